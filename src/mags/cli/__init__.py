@@ -1,0 +1,1 @@
+"""The `mags` command: one file per command, everything heavy imported late."""

@@ -1,0 +1,1 @@
+"""`mags edge`: public URLs and the SSH gateway."""

@@ -1,0 +1,1 @@
+"""`mags host`: the program that owns the microVMs of one machine."""

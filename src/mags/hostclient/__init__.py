@@ -1,0 +1,1 @@
+"""How control and edge speak to hosts over NATS: requests, sessions, presence."""

@@ -1,0 +1,1 @@
+"""The public client of the REST API."""
