@@ -1,0 +1,113 @@
+"""What a driver of virtual machines offers. The rest of the host programs against these Protocols only.
+
+    Vmm --clone--> Vm (running) --pause--> (paused) --resume--> ... --kill/destroy--> gone
+        --adopt--> Vm (as it was left)
+
+Every method that waits has a deadline inside and raises `VmmError` when it passes, or when the VM dies
+under it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Protocol
+
+from mags.host.vmm.spec import VmSpec, WorkDisk
+
+
+class VmmError(Exception):
+    """The driver could not do it; the text says what failed and, where known, the hypervisor's own words."""
+
+
+class TapSource(Protocol):
+    """The network of one VM, as much as a driver needs of it (network.Namespace is one)."""
+
+    @property
+    def path(self) -> Path:
+        """The network namespace, as a file that setns(2) takes."""
+
+    def open_tap(self, uid: int) -> int:
+        """A descriptor of the namespace's tap device. The caller closes it."""
+
+
+class ProcessGroup(Protocol):
+    """Where the processes of a VM are accounted (isolation.Cgroup is one)."""
+
+    def attach(self, pid: int) -> None: ...
+
+
+class Vm(Protocol):
+    """One virtual machine and its process."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def spec(self) -> VmSpec: ...
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def channel_path(self) -> Path:
+        """The unix socket of the guest agent's channel (host.guest.Channel.connect)."""
+
+    @property
+    def died(self) -> asyncio.Future[str]:
+        """Resolves with the reason when the VM has ended, by whatever cause. Do not cancel it: shield."""
+
+    async def pause(self) -> None:
+        """Stop the vCPUs (about 1 ms). A paused VM costs no CPU."""
+
+    async def resume(self) -> None:
+        """Let the vCPUs run (about 1 ms)."""
+
+    async def kill(self) -> None:
+        """End the VM at once, with no word to the guest, and wait for its process. Harmless if repeated."""
+
+    async def destroy(self) -> None:
+        """Kill, and remove the directory with the VM's disk."""
+
+    async def memory_mb(self) -> float:
+        """Memory that only this VM uses, MiB (private pages, without what it shares with its template)."""
+
+    async def console(self) -> str:
+        """The last bytes (at most 64 KiB) that the guest's kernel wrote to its console."""
+
+
+class Vmm(Protocol):
+    """A hypervisor on this host."""
+
+    @property
+    def accelerator(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    async def clone(
+        self,
+        spec: VmSpec,
+        directory: Path,
+        *,
+        namespace: TapSource | None,
+        uid: int,
+        work_disk: WorkDisk | None = None,
+        group: ProcessGroup | None = None,
+    ) -> Vm:
+        """A running VM, restored from the template of its spec (built first when there is none).
+
+        directory: where the VM's sockets, disk and record live; made here, with its parents. Keep its path
+            below 80 bytes: it holds unix sockets.
+        namespace: the VM's network; None: a network device without a cable.
+        uid: the unprivileged user (and group) id that the hypervisor runs as.
+        """
+
+    async def adopt(self, directory: Path) -> Vm | None:
+        """The VM that an earlier process of the host program left in this directory; None: it is dead."""
+
+    async def warm(self, spec: VmSpec) -> None:
+        """Build the template of the spec now, if it is missing or stale."""
+
+    def ready(self, spec: VmSpec) -> bool:
+        """Whether a clone of the spec can start without a build before it."""
