@@ -33,7 +33,7 @@ from mags.protocol.errors import STATUS, Problem
 T = TypeVar("T")
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Value(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Base of every message."""
 
 
@@ -442,9 +442,9 @@ def decode(data: bytes, kind: type[T]) -> T:
         raise Problem("bad_request", f"This is not a valid {getattr(kind, '__name__', kind)}: {error}.") from error
 
 
-_events = msgspec.msgpack.Decoder(Event)
-_outputs = msgspec.msgpack.Decoder(OutputMessage)
-_frames = msgspec.msgpack.Decoder(Frame)
+_events: msgspec.msgpack.Decoder[Event] = msgspec.msgpack.Decoder(Event)
+_outputs: msgspec.msgpack.Decoder[OutputMessage] = msgspec.msgpack.Decoder(OutputMessage)
+_frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 
 def decode_event(data: bytes) -> Event:
