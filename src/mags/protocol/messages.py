@@ -284,7 +284,7 @@ class VmList(Value):
 class Answer(Value):
     """`result` is the verb's result, encoded; else `code` and `message` say what was wrong."""
 
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw()
     code: str | None = None
     message: str = ""
     details: dict[str, Any] = {}
@@ -476,6 +476,7 @@ def open_answer(data: bytes, kind: type[T]) -> T:
     if got.code is not None:
         code = got.code if got.code in STATUS else "internal"
         raise Problem(code, got.message, **got.details)
-    if got.result is None:
+    raw = bytes(got.result)
+    if not raw:
         raise Problem("internal", "The host answered nothing.")
-    return decode(bytes(got.result), kind)
+    return decode(raw, kind)
