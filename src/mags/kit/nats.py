@@ -1,0 +1,86 @@
+"""Connections to NATS that outlive a restart of the server, and the streams that keep messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nats
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+log = logging.getLogger("mags.nats")
+
+PENDING_LIMIT = 64 << 20
+"""Bytes that the client keeps for later while the server is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A JetStream stream: how long (s) and how much (bytes in all, messages a subject) it keeps."""
+
+    name: str
+    subjects: Sequence[str]
+    max_age_s: float
+    max_bytes: int
+    duplicate_window_s: float = 120.0
+
+
+async def connect(url: str, *, name: str, timeout: float = 30.0) -> Client:
+    """A client that connects again for ever. TimeoutError when the first connection does not come in time."""
+
+    async def on_error(error: Exception) -> None:
+        log.debug("nats: %s", error)
+
+    async def on_lost() -> None:
+        log.warning("the connection to NATS is lost; trying again")
+
+    async def on_back() -> None:
+        log.info("connected to NATS again")
+
+    async with asyncio.timeout(timeout):
+        while True:
+            try:
+                return await nats.connect(
+                    url,
+                    name=name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.25,
+                    connect_timeout=5,
+                    ping_interval=20,
+                    max_outstanding_pings=3,
+                    pending_size=PENDING_LIMIT,
+                    error_cb=on_error,
+                    disconnected_cb=on_lost,
+                    reconnected_cb=on_back,
+                )
+            except (OSError, nats.errors.NoServersError, nats.errors.TimeoutError):
+                await asyncio.sleep(0.1)
+
+
+async def ensure_stream(jetstream: JetStreamContext, stream: Stream) -> None:
+    """Make the stream, or bring an older one up to date. Repeatable, also by several programs at once."""
+    config = StreamConfig(
+        name=stream.name,
+        subjects=list(stream.subjects),
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        max_age=stream.max_age_s,
+        max_bytes=stream.max_bytes,
+        duplicate_window=stream.duplicate_window_s,
+        allow_direct=True,
+    )
+    try:
+        await jetstream.stream_info(stream.name)
+    except NotFoundError:
+        try:
+            await jetstream.add_stream(config)
+            return
+        except BadRequestError:  # somebody else was first
+            pass
+    await jetstream.update_stream(config)
