@@ -1,0 +1,91 @@
+"""What every test session owes: nothing of ours left on the machine, and in CI real VMs that really ran.
+
+Every process that a test starts inherits `MAGS_TEST_SESSION`; at the end none that carries it may live. In CI the
+machine is otherwise quiet, so namespaces, mounts and network links are compared as well.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SESSION = os.environ.setdefault("MAGS_TEST_SESSION", secrets.token_hex(8))
+IN_CI = os.environ.get("CI") == "true"
+os.environ.pop("MAGS_API_URL", None)
+os.environ.pop("MAGS_API_TOKEN", None)
+os.environ.pop("MAGS_TOKEN", None)
+
+_vm_tests_passed = 0
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome = yield
+    global _vm_tests_passed
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call" and report.passed and item.get_closest_marker("vm") is not None:
+        _vm_tests_passed += 1
+
+
+def _processes() -> dict[int, str]:
+    """Living processes (not zombies) of this session but for ourselves and our ancestors: pid -> command line."""
+    mine = set()
+    pid = os.getpid()
+    while pid > 1:
+        mine.add(pid)
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    found = {}
+    wanted = f"MAGS_TEST_SESSION={SESSION}".encode()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in mine:
+            continue
+        try:
+            if wanted not in (entry / "environ").read_bytes().split(b"\0"):
+                continue
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if state != "Z":
+            found[int(entry.name)] = command[:200]
+    return found
+
+
+def _things() -> set[str]:
+    """Network namespaces, mounts and links of the machine."""
+    things = set()
+    netns = Path("/run/netns")
+    if netns.is_dir():
+        things |= {f"netns {entry.name}" for entry in netns.iterdir()}
+    things |= {f"link {entry.name}" for entry in Path("/sys/class/net").iterdir()}
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        device, point, kind = line.split()[:3]
+        if kind.startswith(("fuse", "nfs")) or "mags" in point or "mags" in device:
+            things.add(f"mount {kind} {point}")
+    return things
+
+
+_before = _things()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    deadline = time.monotonic() + 15
+    while (left := _processes()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    complaints = [f"process {pid}: {command}" for pid, command in left.items()]
+    if IN_CI:
+        while (new := _things() - _before) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        complaints += sorted(new)
+    if complaints:
+        print("\nLeft behind by the tests:\n  " + "\n  ".join(complaints))
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if os.environ.get("MAGS_REQUIRE_VM") == "1" and _vm_tests_passed == 0 and not session.config.option.collectonly:
+        print("\nNo VM test passed in this session: a CI without real VMs proves nothing.")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
