@@ -1,0 +1,67 @@
+"""Packages into an Alpine tree, by its own apk, run in a chroot with namespaces of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mags.kit.process import CommandError, run
+
+UPDATE_TIMEOUT = 20.0
+"""Seconds for the mirrors to answer; where none is reachable, a build waits this long at most."""
+ADD_TIMEOUT = 900.0
+RESOLVER = Path("/etc/resolv.conf")
+
+
+async def add_packages(
+    tree: Path, packages: Sequence[str], repositories: Sequence[str] = (), keys: Path | None = None
+) -> tuple[list[str], list[str]]:
+    """Add what can be added. Returns the packages that are there afterwards, and those that are missing."""
+    own_resolver = tree / "etc/resolv.conf"
+    own_resolver.unlink(missing_ok=True)
+    if RESOLVER.exists():
+        shutil.copyfile(RESOLVER, own_resolver)
+    if repositories:
+        (tree / "etc/apk/repositories").write_text("".join(f"{line}\n" for line in repositories))
+    if keys is not None:
+        for key in keys.iterdir():
+            shutil.copyfile(key, tree / "etc/apk/keys" / key.name)
+    try:
+        await _apk(tree, "update", timeout=UPDATE_TIMEOUT)
+    except CommandError:
+        answers = False
+    else:
+        answers = True
+    added, missing = [], []
+    for package in packages:
+        if await _has(tree, package) or (answers and await _add(tree, package)):
+            added.append(package)
+        else:
+            missing.append(package)
+    own_resolver.unlink(missing_ok=True)
+    shutil.rmtree(tree / "var/cache/apk", ignore_errors=True)
+    (tree / "var/cache/apk").mkdir(parents=True)
+    return added, missing
+
+
+async def _has(tree: Path, package: str) -> bool:
+    done = await run(_command(tree, "info", "--installed", package), timeout=UPDATE_TIMEOUT, check=False)
+    return done.status == 0
+
+
+async def _add(tree: Path, package: str) -> bool:
+    try:
+        await _apk(tree, "add", "--no-cache", package, timeout=ADD_TIMEOUT)
+    except CommandError:
+        return False
+    return True
+
+
+async def _apk(tree: Path, *words: str, timeout: float) -> None:
+    await run(_command(tree, *words), timeout=timeout)
+
+
+def _command(tree: Path, *words: str) -> list[str]:
+    confined = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
+    return [*confined, f"--root={tree}", "--wd=/", "/sbin/apk", *words]
