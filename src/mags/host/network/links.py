@@ -1,0 +1,95 @@
+"""Devices, addresses and routes of VMs' networks, over netlink."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from mags.host.network.addresses import GATEWAY_ADDRESS, GATEWAY_MAC, GUEST_PREFIX, TAP, UPLINK, Pair
+
+_NOPREFIXROUTE = 0x200
+"""IFA_F_NOPREFIXROUTE: the kernel adds no route of its own for the address."""
+
+NOT_THERE = 19
+"""ENODEV."""
+
+
+def index_of(netlink: Any, name: str) -> int | None:
+    """The number of a device by its name."""
+    found = netlink.link_lookup(ifname=name)
+    return int(found[0]) if found else None
+
+
+def wire_namespace(pair: Pair, veth: str, host: int) -> None:
+    """Make this thread's (new) namespace the network of a VM. The tap is there already.
+
+    veth: name of the host's end. host: descriptor of the host's namespace.
+    """
+    with IPRoute() as netlink:
+        netlink.link("add", ifname=UPLINK, kind="veth", peer={"ifname": veth, "net_ns_fd": host})
+        tap, uplink = index_of(netlink, TAP), index_of(netlink, UPLINK)
+        netlink.link("set", index=tap, address=GATEWAY_MAC, state="up")
+        netlink.addr("add", index=tap, address=GATEWAY_ADDRESS, prefixlen=GUEST_PREFIX)
+        netlink.link("set", index=uplink, state="up")
+        netlink.addr("add", index=uplink, address=pair.address, prefixlen=32)
+        netlink.route("add", dst=f"{pair.host}/32", oif=uplink, scope=253)
+        netlink.route("add", dst="default", gateway=pair.host, oif=uplink)
+
+
+def wire_host(netlink: Any, pair: Pair, veth: str) -> int:
+    """Give the host's end its address and the route to the VM; returns the device's number.
+
+    Raises FileExistsError when somebody else has a route to this very address: the kernel's table decides between
+    two installations that share a subnet.
+    """
+    index = index_of(netlink, veth)
+    if index is None:
+        raise OSError(NOT_THERE, "the device vanished", veth)
+    netlink.addr("add", index=index, address=pair.host, prefixlen=32, flags=_NOPREFIXROUTE)
+    netlink.link("set", index=index, state="up")
+    try:
+        netlink.route("add", dst=f"{pair.address}/32", oif=index, prefsrc=pair.host, scope=253)
+    except NetlinkError as error:
+        if error.code == 17:
+            raise FileExistsError(17, "the address is in use", pair.address) from error
+        raise
+    return index
+
+
+def remove(netlink: Any, name: str) -> None:
+    """Remove a device, and with a veth its other end. Harmless if it is not there."""
+    index = index_of(netlink, name)
+    if index is None:
+        return
+    try:
+        netlink.link("del", index=index)
+    except NetlinkError as error:
+        if error.code != NOT_THERE:
+            raise
+
+
+def names(netlink: Any, prefix: str) -> list[str]:
+    """Names of devices that begin so."""
+    every = (link.get_attr("IFLA_IFNAME") for link in netlink.get_links())
+    return [name for name in every if name.startswith(prefix)]
+
+
+def traffic(netlink: Any, name: str) -> tuple[int, int]:
+    """Bytes that the device has received and sent so far. Raises FileNotFoundError if it is not there."""
+    for link in netlink.link("get", ifname=name):
+        stats = link.get_attr("IFLA_STATS64")
+        return int(stats["rx_bytes"]), int(stats["tx_bytes"])
+    raise FileNotFoundError(2, "no such device", name)
+
+
+def foreign_routes(netlink: Any, prefix: str) -> list[str]:
+    """Networks (CIDR, IPv4) of all routes of the main table that do not lead to devices of ours."""
+    ours = {link["index"] for link in netlink.get_links() if link.get_attr("IFLA_IFNAME").startswith(prefix)}
+    found = []
+    for route in netlink.get_routes(family=2, table=254):
+        destination = route.get_attr("RTA_DST")
+        if destination and route.get_attr("RTA_OIF") not in ours:
+            found.append(f"{destination}/{route['dst_len']}")
+    return found

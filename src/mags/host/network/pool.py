@@ -1,0 +1,219 @@
+"""Namespaces made ahead, so that a VM takes one in no time.
+
+    open --> [fill] --> ready --take--> in use --release--> (destroyed)
+    adopt(index): in use, as an earlier process left it
+    sweep(keep):  destroys all of this installation that nobody keeps
+
+Namespaces outlive the process. Several installations on one machine never touch each other's: names hold the
+installation's id, and the kernel's routing table decides who gets an address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self, TypeVar
+
+from mags.host.network import kernel
+from mags.host.network.addresses import Subnet
+from mags.host.network.errors import NetworkError, NetworkExhausted, NetworkMissing, NetworkUnavailable
+from mags.host.network.namespace import Namespace
+from mags.host.network.rules import HostServices, Policy
+from mags.host.network.workshop import Site, Workshop
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RETRY_SECONDS = 2.0
+"""How long filling rests after it failed."""
+
+
+class NamespacePool:
+    """All networks of VMs of one installation on this host. Made by `open`."""
+
+    def __init__(self, workshop: Workshop, services: HostServices, target: int) -> None:
+        self._workshop, self._services, self._target = workshop, services, target
+        self._ready: deque[Namespace] = deque()
+        self._used: set[int] = set()
+        self._next = 0
+        self._hungry = asyncio.Event()
+        self._filler: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls,
+        state: Path,
+        *,
+        subnet: str = "10.231.0.0/16",
+        target: int = 8,
+        allowed: Sequence[str] = (),
+        blocked: Sequence[str] = (),
+        allow_smtp: bool = False,
+        host_services: Mapping[int, int] | None = None,
+        runtime: Path = Path("/run/mags"),
+        host: Path = kernel.OWN_NETNS,
+    ) -> Self:
+        """Set the host up and begin to fill.
+
+        state: a directory that lasts; it holds the installation's id. runtime: one that a reboot empties.
+        subnet: where VMs' addresses come from. target: how many to have ready. allowed, blocked: networks (CIDR)
+        that guests reach although they are private, or do not although they are public. host_services: TCP ports of
+        the guest's gateway -> ports on which something listens on the namespace's `host_address`.
+        host: the namespace with the way out, where it is not this process's own.
+
+        Raises NetworkUnavailable where this machine cannot do it, ValueError for a bad subnet.
+        """
+        installation = _installation(state)
+        directory = runtime / installation / "net"
+        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        policy = Policy(tuple(allowed), tuple(blocked), allow_smtp)
+        # The calling thread's own namespace would be the workshop thread's, once it has begun to walk.
+        home = Path(f"/proc/{os.getpid()}/ns/net") if host == kernel.OWN_NETNS else host
+        site = Site(installation, directory, home, Subnet.parse(subnet), policy)
+        pool = cls(Workshop(site), HostServices(tcp=dict(host_services or {})), target)
+        try:
+            await pool._begin()
+        except BaseException:
+            await asyncio.to_thread(pool._workshop.close)
+            raise
+        return pool
+
+    async def _begin(self) -> None:
+        overlapping = await self._do(self._workshop.overlapping)
+        if overlapping:
+            raise NetworkUnavailable(
+                f"The subnet of VMs, {self._workshop.site.subnet.network}, is in use on this machine"
+                f" ({', '.join(overlapping)}): choose another."
+            )
+        await self._do(lambda: self._workshop.apply_host_rules(self._services))
+        self._used = await self._do(self._workshop.existing)
+        self._next = max(self._used, default=-1) + 1
+        self._hungry.set()
+        self._filler = asyncio.create_task(self._fill(), name="network-pool")
+
+    @property
+    def installation(self) -> str:
+        """The id in the names of everything that this pool makes."""
+        return self._workshop.site.installation
+
+    @property
+    def ready(self) -> int:
+        """How many namespaces wait to be taken."""
+        return len(self._ready)
+
+    async def take(self) -> Namespace:
+        """A fresh namespace. At once when one is ready, else it is made now. Raises NetworkError."""
+        self._hungry.set()
+        if self._ready:
+            return self._ready.popleft()
+        return await self._make()
+
+    async def release(self, namespace: Namespace) -> None:
+        """Destroy a namespace. End the VM before. Harmless if repeated."""
+        await self._destroy(namespace.index)
+
+    async def adopt(self, index: int) -> Namespace:
+        """The namespace that an earlier process took. Raises NetworkMissing if it is gone."""
+        if not await self._do(lambda: self._workshop.whole(index)):
+            raise NetworkMissing(f"The network of VM {index} is gone.")
+        self._used.add(index)
+        return self._namespace(index)
+
+    async def sweep(self, keep: Collection[int]) -> list[int]:
+        """Destroy all namespaces of this installation but those of `keep` and those ready; returns which."""
+        kept = {*keep, *(namespace.index for namespace in self._ready)}
+        orphans = sorted(await self._do(self._workshop.existing) - kept)
+        for index in orphans:
+            await self._destroy(index)
+        return orphans
+
+    async def aclose(self) -> None:
+        """Stop, and remove what no VM uses. Taken namespaces stay for the next process, with the host's rules."""
+        if self._filler is not None:
+            self._filler.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._filler
+        while self._ready:
+            await self._destroy(self._ready.popleft().index)
+        if not await self._do(self._workshop.existing):
+            await self._do(self._workshop.remove_host_rules)
+            with suppress(OSError):
+                self._workshop.site.directory.rmdir()
+                self._workshop.site.directory.parent.rmdir()
+        await asyncio.to_thread(self._workshop.close)
+
+    async def _fill(self) -> None:
+        while True:
+            await self._hungry.wait()
+            self._hungry.clear()
+            try:
+                while len(self._ready) < self._target:
+                    self._ready.append(await self._make())
+            except NetworkError as error:
+                log.warning("cannot make a namespace: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._hungry.set()
+
+    async def _make(self) -> Namespace:
+        for _ in range(self._workshop.site.subnet.size):
+            index = self._next
+            self._next = (index + 1) % self._workshop.site.subnet.size
+            if index in self._used:
+                continue
+            self._used.add(index)
+            try:
+                await self._do(lambda index=index: self._workshop.make(index), undo=index)  # type: ignore[misc]
+            except FileExistsError:
+                self._used.discard(index)
+                continue
+            except OSError as error:
+                self._used.discard(index)
+                raise NetworkUnavailable(f"This machine cannot make a network for a VM: {error}.") from error
+            except NetworkError:
+                self._used.discard(index)
+                raise
+            return self._namespace(index)
+        raise NetworkExhausted("Every address of VMs on this host is in use: stop some, or set a larger subnet.")
+
+    def _namespace(self, index: int) -> Namespace:
+        site = self._workshop.site
+        pair = site.subnet.pair(index)
+        return Namespace(index, site.veth(index), site.path(index), pair.address, pair.host, self._traffic)
+
+    async def _destroy(self, index: int) -> None:
+        await self._do(lambda: self._workshop.destroy(index))
+        self._used.discard(index)
+
+    async def _traffic(self, index: int) -> tuple[int, int]:
+        return await self._do(lambda: self._workshop.traffic(index))
+
+    async def _do(self, work: Callable[[], T], *, undo: int | None = None) -> T:
+        """Run in the workshop's thread. If the caller is cancelled meanwhile, namespace `undo` is destroyed again."""
+        future = asyncio.get_running_loop().run_in_executor(self._workshop.thread, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if undo is not None:
+                self._workshop.thread.submit(self._workshop.destroy, undo)
+                self._used.discard(undo)
+            raise
+
+
+def _installation(state: Path) -> str:
+    """The id of the installation whose state this is: six hexadecimal digits, made up once."""
+    file = state / "network-id"
+    state.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        beside = state / f".network-id.{secrets.token_hex(4)}"
+        beside.write_text(secrets.token_hex(3))
+        try:
+            os.link(beside, file)
+        finally:
+            beside.unlink()
+    return file.read_text().strip()
