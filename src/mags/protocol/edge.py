@@ -1,144 +1,134 @@
-"""What an edge asks control, and what each tells the other: public URLs, certificates, SSH.
+"""What an edge (public URLs, SSH) asks control, and says to hosts and control about itself.
 
-| subject                   | from -> to           | request -> answer        | meaning                                      |
-|---------------------------|----------------------|--------------------------|----------------------------------------------|
-| mags.control.resolve      | edge -> control      | Resolve -> Resolved      | whose is this public name                    |
-| mags.control.certificate  | edge -> control      | Ask -> Allowed           | may a certificate be had for this name       |
-| mags.control.ssh          | edge -> control      | SshAuth -> SshGrant      | may this key open that VM                    |
-| mags.control.ssh_ports    | edge -> control      | Empty -> SshPorts        | every VM that has a port of its own          |
-| mags.edge.listen          | control -> all edges | Listen -> Done           | open a VM's own port now                     |
-| mags.edge.changed         | control -> all edges | Changed (no answer)      | forget what you know of these                |
-| mags.edge.presence        | edge -> control      | EdgePresence (no answer) | where it listens, its host key; every 5 s    |
-| mags.host.HOST.activity   | edge -> host         | Activity (no answer)     | connections are open; every 5 s while so     |
+Requests are answered with `messages.Answer`, as those to hosts are: use `messages.answer`, `refusal`, `open_answer`.
 
-Answers travel in `messages.Answer`, as those of hosts do. Control's instances share a queue group
-(`CONTROL_QUEUE`), so that one of them answers.
+| subject                        | from -> to       | request   | result       | meaning                              |
+|--------------------------------|------------------|-----------|--------------|--------------------------------------|
+| mags.control.resolve           | edge -> control  | Resolve   | Resolved     | whose VM a public name leads to      |
+| mags.control.ask               | edge -> control  | Ask       | Asked        | may a certificate be made (TLS)      |
+| mags.control.url_auth          | edge -> control  | UrlAuth   | Done         | may this token open a private URL    |
+| mags.control.ssh               | edge -> control  | SshAuth   | SshGrant     | may this key open a sandbox          |
+| mags.control.ssh_ports         | edge -> control  | Empty     | SshPorts     | the ports of their own that VMs have |
+| mags.edge.describe             | control -> edge  | Empty     | EdgeInfo     | the SSH host key                     |
+| mags.edge.listen               | control -> edge  | Listen    | Done         | open a VM's own SSH port             |
+| mags.edge.changed              | control -> edge  | Changed   | no answer    | forget what you know of these        |
+| mags.host.HOST.activity.VM     | edge -> host     | Activity  | no answer    | every 5 s while a connection is open |
+
+Control's subjects are served by a queue group: one of several controls answers. `mags.edge.listen` goes to every edge;
+the first answer counts.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
-import re
+import time
 from typing import Literal
 
 from mags.protocol.messages import Value
 
-CONTROL_QUEUE = "mags-control"
 RESOLVE = "mags.control.resolve"
-CERTIFICATE = "mags.control.certificate"
-SSH = "mags.control.ssh"
+ASK = "mags.control.ask"
+URL_AUTH = "mags.control.url_auth"
+SSH_AUTH = "mags.control.ssh"
 SSH_PORTS = "mags.control.ssh_ports"
+CONTROL = "mags.control.*"
+CONTROL_QUEUE = "mags-control"
+
+DESCRIBE = "mags.edge.describe"
 LISTEN = "mags.edge.listen"
 CHANGED = "mags.edge.changed"
-EDGE_PRESENCE = "mags.edge.presence"
+
+LINK_PARAMETER = "mags_key"
+"""The query parameter (and the cookie) that carries the key of a private URL."""
 
 
-def activity(host_id: str) -> str:
-    """The subject on which a host hears of the connections into its VMs."""
-    return f"mags.host.{host_id}.activity"
-
-
-# --- public URLs --------------------------------------------------------------------------------------------------
+def activity(host_id: str, vm_id: str) -> str:
+    """Subject of `Activity`."""
+    return f"mags.host.{host_id}.activity.{vm_id}"
 
 
 class Resolve(Value):
-    """`name` is the label before the apps domain (lower case), or a whole host name for a domain of a user."""
-
     name: str
+    """The label before the apps domain, lower case: `sub` or `PORT-sub`."""
+    domain: str | None = None
+    """The rest of the name, for aliases under another domain."""
 
 
 class Resolved(Value):
-    """ok: send it to `port` of `vm_id`. unknown: no such name (404). stopped: its VM has ended for good (410).
-    pending: its VM is not placed yet (503)."""
+    """`ok`: dial `vm_id` on `host_id` (it wakes there). `starting`: hold the request and ask again. `unknown`: 404.
 
-    status: Literal["ok", "unknown", "stopped", "pending"]
+    `stopped`: the VM is gone for good, 410. `closed`: the VM is there, but no URL of it is open at this port, 404.
+    """
+
+    status: Literal["ok", "starting", "unknown", "stopped", "closed"]
+    subdomain: str = ""
+    """Without the port."""
+    port: int = 8080
+    job_id: str = ""
+    name: str = ""
+    """The job's name, for the pages that people see."""
     vm_id: str = ""
     host_id: str = ""
     owner: str = ""
-    job: str = ""
-    """The job's name: what an owner would type after `mags logs`."""
-    port: int = 8080
     private: bool = False
     secret: str = ""
-    """Of a private URL: its token (header `X-Mags-Token`), and the key with which its links are signed."""
+    """Of a private URL: the key for `check_link`."""
+    ttl_s: float = 5.0
+    """How long the answer may be kept. Ask again at once when dialling fails with not_found or gone."""
 
 
 class Ask(Value):
-    name: str
-    """As in `Resolve`."""
+    host: str
+    """The full name that a certificate is wanted for."""
 
 
-class Allowed(Value):
-    allowed: bool
+class Asked(Value):
+    known: bool
 
 
-_PORT_AND_NAME = re.compile(r"([1-9][0-9]{0,4})-(.+)")
+class UrlAuth(Value):
+    """An API token in the header `X-Mags-Token` of a request to a private URL. Refused: Problem(forbidden)."""
 
-
-def split_port(label: str) -> tuple[int, str] | None:
-    """(8081, "shop") for "8081-shop"; None when the label names no port. Try the whole label as a name first."""
-    match = _PORT_AND_NAME.fullmatch(label)
-    if match is None or int(match[1]) > 65535:
-        return None
-    return int(match[1]), match[2]
-
-
-LINK_PARAMETER = "mags_key"
-"""Query parameter of a signed link; also the name of the cookie that it turns into."""
-
-
-def sign_link(secret: str, name: str, expires: int) -> str:
-    """The value of a signed link to the private URL `name`, good until the Unix time `expires` (seconds)."""
-    mac = hmac.new(secret.encode(), f"{name}\n{expires}".encode(), hashlib.sha256).hexdigest()
-    return f"{expires}.{mac}"
-
-
-def link_is_good(secret: str, name: str, value: str, now: float) -> bool:
-    """Whether `value` was made by `sign_link` with the same secret and name, and has not expired."""
-    expires, dot, _ = value.partition(".")
-    if not (secret and dot and expires.isascii() and expires.isdigit() and len(expires) <= 12):
-        return False
-    return int(expires) >= now and hmac.compare_digest(sign_link(secret, name, int(expires)).encode(), value.encode())
-
-
-# --- SSH ------------------------------------------------------------------------------------------------------------
+    subdomain: str
+    token: str
 
 
 class SshAuth(Value):
-    """A client has shown that it holds the private key to `key`. (The edge also asks before that, to refuse early;
-    so an answer must not have effects.)
+    """A client has proved that it holds `public_key`. An answer has no effects: it is also asked beforehand.
 
-    `port` is the VM's own port, or None when it came by the common one. Then `username` says which VM: a job's or
-    workspace's name, or `NAME.GUESTUSER`; on a VM's own port it is the guest's user.
+    Refused with `forbidden` or `not_found`: the client is not let in and learns nothing. With any other problem (the
+    key is good, but the sandbox is gone, or not placed): it is let in, told the sentence, and its session ends.
+
+    `user` names the sandbox by its name, workspace or id, `NAME+USER` with a user of the guest; `root` means the one
+    sandbox that the key was made for, or the one whose own port `port` is.
     """
 
-    username: str
-    key: bytes
-    """The public key in SSH's wire form (RFC 4253, 6.6)."""
-    fingerprint: str
-    """`SHA256:...` as ssh-keygen -l prints it."""
+    user: str
+    public_key: str
+    """One line of authorized_keys without options or comment: `ssh-ed25519 AAAA...`."""
     port: int | None = None
-    client: str = ""
-    """The client's address, for the record."""
+    """The port it came to, when that is a VM's own."""
 
 
 class SshGrant(Value):
-    """`allowed` without `vm_id`: the key is good but there is nothing to open; `problem` says why in a sentence."""
-
-    allowed: bool
-    vm_id: str = ""
-    host_id: str = ""
-    owner: str = ""
-    job: str = ""
-    user: str = "root"
-    """The guest's user."""
-    problem: str = ""
+    job_id: str
+    vm_id: str
+    host_id: str
+    owner: str
+    name: str
+    guest_user: str = "root"
 
 
 class SshPorts(Value):
     ports: dict[int, str] = {}
-    """Own port -> the job's id."""
+    """Port -> job id."""
+
+
+class EdgeInfo(Value):
+    ssh_host_key: str
+    """`ssh-ed25519 AAAA...`, the same on every edge."""
 
 
 class Listen(Value):
@@ -146,31 +136,41 @@ class Listen(Value):
     job_id: str
 
 
-class EdgePresence(Value):
-    edge_id: str
-    version: str = ""
-    ssh_host_key: str = ""
-    """One line as in known_hosts, without a name: `ssh-ed25519 AAAA...`."""
-    ssh_port: int = 0
-    ssh_port_range: tuple[int, int] = (0, 0)
-    """First and last of the VMs' own ports that this edge can open; (0, 0): none."""
-    http_port: int = 0
-
-
-# --- both -----------------------------------------------------------------------------------------------------------
-
-
 class Changed(Value):
-    """Names, VMs or ports whose records have changed: what an edge remembers of them is void, and connections that
-    go elsewhere now are closed. `ports`: own ports that are closed for good."""
+    """Records have changed (a URL opened, closed, made private; an alias moved; a VM placed or gone; a key revoked).
 
-    names: list[str] = []
+    What an edge remembers of these is void at once, and connections that would lead elsewhere now are closed.
+    """
+
+    subdomains: list[str] = []
+    """Without a port in front."""
     vms: list[str] = []
     ports: list[int] = []
+    """VMs' own SSH ports that are closed for good."""
 
 
 class Activity(Value):
     vm_id: str
     connections: int
-    """Open right now; each counts as activity while it lasts."""
-    kind: Literal["url", "ssh"] = "url"
+    """Open now: URLs, SSH."""
+
+
+def sign_link(secret: str, subdomain: str, *, lifetime_s: float, now: float | None = None) -> str:
+    """The value of `LINK_PARAMETER` that opens a private URL for `lifetime_s` seconds: `EXPIRY.SIGNATURE`."""
+    expiry = int((time.time() if now is None else now) + lifetime_s)
+    return f"{expiry}.{_signature(secret, subdomain, expiry)}"
+
+
+def check_link(secret: str, subdomain: str, value: str, *, now: float | None = None) -> bool:
+    """Whether `value` was made by `sign_link` with this secret and has not run out. In constant time."""
+    expiry, _, signature = value.partition(".")
+    if not secret or not expiry.isascii() or not expiry.isdigit() or len(expiry) > 12:
+        return False
+    if int(expiry) < (time.time() if now is None else now):
+        return False
+    return hmac.compare_digest(signature.encode(), _signature(secret, subdomain, int(expiry)).encode())
+
+
+def _signature(secret: str, subdomain: str, expiry: int) -> str:
+    digest = hmac.new(secret.encode(), f"{subdomain}:{expiry}".encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
