@@ -1,0 +1,394 @@
+"""The host's end of the channel to one guest agent.
+
+    connect --RESET--> agent --HELLO--> open --(EOF | bad frame | GOODBYE | aclose)--> closed
+
+A unix socket of QEMU leads to the agent's virtio port. Only one host program may use it at a time; after a crash
+the next one connects again, learns from HELLO which processes live, and attaches to each where it had stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mags.host.guest import files
+from mags.host.guest.errors import ChannelClosed, GuestError
+from mags.host.guest.files import FileReader
+from mags.host.guest.process import Process
+from mags.protocol.guest import (
+    Configure,
+    Decoder,
+    Entry,
+    Exec,
+    Frame,
+    FrameType,
+    Hello,
+    Offsets,
+    Part,
+    ProtocolError,
+    Stats,
+)
+from mags.protocol.guest.answers import (
+    decode_configured,
+    decode_error,
+    decode_exit,
+    decode_output,
+    decode_pong,
+)
+from mags.protocol.guest.frames import encode_frame, encode_message, encode_reset
+from mags.protocol.guest.wishes import MAX_WINDOW
+
+# A guest that does not read cannot make us buffer more than this.
+MAX_UNSENT = 64 * 1024 * 1024
+# After these many seconds without HELLO we suspect that a dead host left half a frame, or that the guest boots.
+THOROUGH_AFTER = (0.5, 2.0, 4.0, 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The parts of the CONFIGURE that the guest has confirmed: all that were asked for."""
+
+    confirmed: frozenset[Part]
+
+
+class _Wire(asyncio.Protocol):
+    """Bytes in, bytes out, flow control."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.channel: Channel | None = None
+        self.writable = asyncio.Event()
+        self.writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.channel is not None:
+            self.channel._receive(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.writable.set()
+        if self.channel is not None:
+            self.channel._end("the virtual machine has ended")
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+
+class Channel:
+    """Made by `connect`. All methods raise ChannelClosed once the guest is gone, GuestError when it refuses."""
+
+    hello: Hello
+
+    def __init__(self, wire: _Wire, transport: asyncio.Transport) -> None:
+        self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.processes: dict[int, Process] = {}
+        self._wire = wire
+        self._transport = transport
+        self._decoder = Decoder(0)
+        self._greeting: asyncio.Future[Hello] | None = asyncio.get_running_loop().create_future()
+        self._requests: dict[int, asyncio.Future[Frame]] = {}
+        self._last_request = 0
+        self._last_process = 0
+
+    @classmethod
+    async def connect(
+        cls, path: Path, *, timeout: float = 30.0, resume: Mapping[int, Offsets] | None = None
+    ) -> Channel:
+        """Open the channel and greet the agent; waits up to `timeout` seconds for a guest that still boots.
+
+        With `resume`, attaches to these processes where they are still held (see `processes`). Raises
+        ChannelClosed if the VM ends meanwhile, TimeoutError if no agent answers.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = time.monotonic() + timeout
+        async with asyncio.timeout(timeout):
+            while True:
+                try:
+                    transport, wire = await loop.create_unix_connection(_Wire, str(path))
+                    break
+                except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+                    await asyncio.sleep(0.005)
+        channel = cls(wire, transport)
+        wire.channel = channel
+        try:
+            channel.hello = await channel._greet(deadline)
+        except BaseException:
+            await channel.aclose()
+            raise
+        channel._last_process = channel.hello.last_process_id
+        held = {process.id for process in channel.hello.processes}
+        for process_id, offsets in (resume or {}).items():
+            if process_id in held:
+                channel.attach(process_id, offsets)
+        return channel
+
+    async def _greet(self, deadline: float) -> Hello:
+        assert self._greeting is not None
+        waits = [*THOROUGH_AFTER, float("inf")]
+        start = time.monotonic()
+        for attempt, wait in enumerate(waits):
+            nonce = secrets.randbits(64)
+            self._decoder.expect(nonce)
+            self._transport.write(encode_reset(nonce, thorough=attempt > 0))
+            until = min(start + wait, deadline)
+            done, _ = await asyncio.wait(
+                (self._greeting, self.closed),
+                timeout=max(0.0, until - time.monotonic()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if self._greeting.done():
+                return self._greeting.result()
+            if done:
+                raise ChannelClosed(self.closed.result())
+            if until >= deadline:
+                break
+        raise TimeoutError("the guest agent does not answer")
+
+    # Frames in
+
+    def _receive(self, data: bytes) -> None:
+        if self.closed.done():
+            return
+        try:
+            for frame in self._decoder.feed(data):
+                self._dispatch(frame)
+        except ProtocolError as error:
+            self._end(f"the guest broke the protocol: {error}")
+
+    def _dispatch(self, frame: Frame) -> None:
+        kind = frame.type
+        if kind == FrameType.OUTPUT:
+            if process := self._process(frame.id):
+                process._take_output(decode_output(frame.payload))
+        elif kind == FrameType.EXIT:
+            if process := self._process(frame.id):
+                process._take_exit(decode_exit(frame.payload))
+        elif kind == FrameType.CREDIT:
+            if len(frame.payload) != 8:
+                raise ProtocolError("malformed CREDIT")
+            if process := self._process(frame.id):
+                process._take_credit(int.from_bytes(frame.payload, "little"))
+        elif kind in (FrameType.REPLY, FrameType.ERROR, FrameType.CONFIGURED):
+            request = self._requests.pop(frame.id, None)
+            if request is None:
+                if not 0 < frame.id <= self._last_request:
+                    raise ProtocolError("an answer to nothing")
+            elif not request.done():
+                request.set_result(frame)
+        elif kind == FrameType.HELLO:
+            if self._greeting is None or self._greeting.done():
+                raise ProtocolError("a second HELLO")
+            self._greeting.set_result(Hello.decode(frame.payload))
+        elif kind == FrameType.GOODBYE:
+            self._end("the agent said goodbye: " + frame.payload[:200].decode("utf-8", "replace"))
+        else:
+            raise ProtocolError(f"unknown frame type {kind}")
+
+    def _process(self, id: int) -> Process | None:
+        """The process; None if it was released and the agent could not know yet."""
+        process = self.processes.get(id)
+        if process is None and not 0 < id <= self._last_process:
+            raise ProtocolError(f"a frame of process {id}, which never was")
+        return process
+
+    # Frames out
+
+    def _send(self, kind: int, id: int, payload: bytes = b"", flags: int = 0) -> None:
+        self._write(encode_frame(kind, id, payload, flags))
+
+    def _write(self, data: bytes) -> None:
+        if self.closed.done():
+            raise ChannelClosed(self.closed.result())
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            self._end("the guest does not read its channel")
+            raise ChannelClosed(self.closed.result())
+        self._transport.write(data)
+
+    async def _drain(self) -> None:
+        await self._wire.writable.wait()
+
+    def _end(self, reason: str) -> None:
+        if not self.closed.done():
+            self.closed.set_result(reason)
+            for request in self._requests.values():
+                if not request.done():
+                    request.set_exception(ChannelClosed(reason))
+            self._requests.clear()
+            for process in self.processes.values():
+                process._lose(reason)
+            self._transport.abort()
+
+    def _request(self) -> tuple[int, asyncio.Future[Frame]]:
+        if self.closed.done():
+            raise ChannelClosed(self.closed.result())
+        self._last_request += 1
+        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self._requests[self._last_request] = future
+        return self._last_request, future
+
+    async def _answer(self, future: asyncio.Future[Frame], expected: FrameType, timeout: float) -> bytes:
+        async with asyncio.timeout(timeout):
+            frame = await future
+        if frame.type == FrameType.ERROR:
+            number, message = decode_error(frame.payload)
+            raise GuestError(number, message)
+        if frame.type != expected:
+            self._end("the guest broke the protocol: an answer of the wrong type")
+            raise ChannelClosed(self.closed.result())
+        return frame.payload
+
+    async def _ask(self, kind: FrameType, payload: bytes = b"", timeout: float = 30.0) -> bytes:
+        id, future = self._request()
+        try:
+            self._send(kind, id, payload)
+            return await self._answer(future, FrameType.REPLY, timeout)
+        finally:
+            self._requests.pop(id, None)
+
+    # Wishes
+
+    async def configure(self, wish: Configure, *, timeout: float = 30.0) -> Configured:
+        """Apply the wished parts; returns only if the guest confirmed every one of them."""
+        id, future = self._request()
+        try:
+            self._write(encode_message(FrameType.CONFIGURE, id, wish.encode()))
+            return await self._confirm(wish, future, timeout)
+        finally:
+            self._requests.pop(id, None)
+
+    async def _confirm(self, wish: Configure, future: asyncio.Future[Frame], timeout: float) -> Configured:
+        payload = await self._answer(future, FrameType.CONFIGURED, timeout)
+        try:
+            results = decode_configured(payload)
+        except ProtocolError as error:
+            self._end(f"the guest broke the protocol: {error}")
+            raise ChannelClosed(self.closed.result()) from error
+        for result in results:
+            if result.errno:
+                raise GuestError(result.errno, f"{result.part.name.lower()}: {result.message}")
+        confirmed = frozenset(result.part for result in results)
+        if confirmed != wish.parts():
+            self._end("the guest did not confirm what it was told")
+            raise ChannelClosed(self.closed.result())
+        return Configured(confirmed)
+
+    def _start(self, wish: Exec) -> tuple[Process, bytes]:
+        payload = wish.encode()
+        self._last_process += 1
+        process = Process(self, self._last_process, wish.window)
+        self.processes[process.id] = process
+        return process, encode_message(FrameType.EXEC, process.id, payload)
+
+    async def exec(self, wish: Exec) -> Process:
+        """Start a process; returns when the frame is written. If it cannot start, its exit says why."""
+        process, data = self._start(wish)
+        try:
+            self._write(data)
+        except ChannelClosed:
+            del self.processes[process.id]
+            raise
+        return process
+
+    async def configure_and_exec(
+        self, configure: Configure, wish: Exec, *, timeout: float = 30.0
+    ) -> tuple[Configured, Process]:
+        """Both in one round trip. If the configuration fails, the agent does not start the process."""
+        id, future = self._request()
+        head = encode_message(FrameType.CONFIGURE, id, configure.encode())
+        process, tail = self._start(wish)
+        try:
+            self._write(head + tail)
+            return await self._confirm(configure, future, timeout), process
+        except BaseException:
+            self._release(process.id)
+            raise
+        finally:
+            self._requests.pop(id, None)
+
+    def attach(self, process_id: int, offsets: Offsets) -> Process:
+        """Go on with a process of an earlier host program, from these offsets on.
+
+        Raises KeyError if HELLO did not list it, ValueError if the agent no longer has these offsets.
+        """
+        info = next((p for p in self.hello.processes if p.id == process_id), None)
+        if info is None:
+            raise KeyError(process_id)
+        wanted = (offsets.stdout, offsets.stderr, offsets.result)
+        kept = info.acknowledged, info.written
+        for value, low, high in zip(wanted, *((o.stdout, o.stderr, o.result) for o in kept), strict=True):
+            if not low <= value <= high:
+                raise ValueError(f"process {process_id} has output {low} to {high}, not {value}")
+        process = Process(self, process_id, MAX_WINDOW, offsets)
+        process._start_stdin(info.stdin_received, info.stdin_limit)
+        self.processes[process_id] = process
+        self._send(FrameType.ATTACH, process_id, b"".join(v.to_bytes(8, "little") for v in wanted))
+        return process
+
+    def _release(self, process_id: int) -> None:
+        if self.processes.pop(process_id, None) is not None and not self.closed.done():
+            self._send(FrameType.RELEASE, process_id)
+
+    async def ping(self) -> float:
+        """The guest's wall clock, seconds since the epoch."""
+        return decode_pong(await self._ask(FrameType.PING))[0] / 1e9
+
+    async def stats(self) -> Stats:
+        return Stats.decode(await self._ask(FrameType.STATS))
+
+    async def flush(self, *, timeout: float = 120.0) -> None:
+        """Write all dirty data to the work disk, without stopping anybody."""
+        await self._ask(FrameType.FLUSH, timeout=timeout)
+
+    async def freeze(self, *, limit_s: float, timeout: float = 60.0) -> None:
+        """Stop all writes to the work disk. The agent thaws by itself after `limit_s` seconds."""
+        await self._ask(FrameType.FREEZE, round(limit_s * 1000).to_bytes(4, "little"), timeout)
+
+    async def thaw(self) -> None:
+        await self._ask(FrameType.THAW)
+
+    async def poweroff(self) -> None:
+        """Ask the guest to end: processes are killed, disks flushed. `closed` resolves when the VM is gone."""
+        self._send(FrameType.POWEROFF, 0)
+
+    async def read_file(self, path: str, *, offset: int = 0, limit: int | None = None) -> FileReader:
+        return await files.open_reader(self, path, offset, limit)
+
+    async def write_file(
+        self,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        mode: int | None = None,
+        parents: bool = True,
+        user: str | None = None,
+    ) -> int:
+        return await files.write(self, path, chunks, mode, parents, user)
+
+    async def list_directory(self, path: str) -> list[Entry]:
+        return await files.listing(self, path)
+
+    async def stat(self, path: str) -> Entry:
+        return await files.stat(self, path)
+
+    async def remove(self, path: str, recursive: bool = False) -> None:
+        await files.remove(self, path, recursive)
+
+    async def make_directory(self, path: str, mode: int = 0o755, *, parents: bool = False) -> None:
+        await files.make_directory(self, path, mode, parents)
+
+    async def rename(self, source: str, target: str) -> None:
+        await files.rename(self, source, target)
+
+    async def aclose(self) -> None:
+        """Leave the guest alone: its processes go on, unacknowledged output is kept for the next host."""
+        self._end("closed by the host")
