@@ -17,6 +17,16 @@ EVENTS = "mags.event.*"
 OUTPUTS = "mags.output.*"
 PRESENCE = "mags.presence.*"
 
+EVENTS_MAX_AGE_S = 7 * 86400.0
+EVENTS_MAX_BYTES = 256 << 20
+OUTPUT_MAX_AGE_S = 7 * 86400.0
+OUTPUT_MAX_BYTES = 4 << 30
+"""How long, and how much of it, the streams keep. Every program that makes a stream makes it so."""
+
+OUTPUT_POSITION = "Mags-Position"
+"""Header of a message of output: `STDOUT,STDERR,SYSTEM`, the bytes of each stream up to and with this message. The last
+message of a job so says where a restarted host goes on."""
+
 MAX_PAYLOAD = 24 << 20
 """Bytes of one NATS message that our servers allow: an exec's whole answer (10 MiB a stream) fits."""
 
