@@ -1,0 +1,1 @@
+"""Measurements: `./dev bench [GROUP...] [--json]`."""
