@@ -1,0 +1,112 @@
+"""Which hosts are there, from what they say of themselves every 2 s.
+
+    (heard) live --15 s silent--> suspect --30 s silent--> lost
+              ^-------------------------heard---------------'
+
+Silence is counted from when we began to listen, so that a program that has just started declares nobody lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from mags.protocol import subjects
+from mags.protocol.ids import HOST_ID
+from mags.protocol.messages import Presence
+
+SUSPECT_AFTER = 15.0
+LOST_AFTER = 30.0
+"""Seconds of silence."""
+
+Listener = Callable[["HostView", bool], None]
+"""Called at each presence; True when the host program has started anew since (or was never heard before)."""
+
+
+class HostState(StrEnum):
+    LIVE = "live"
+    SUSPECT = "suspect"
+    LOST = "lost"
+
+
+@dataclass(slots=True)
+class HostView:
+    """The last presence of one host and when it came (monotonic seconds)."""
+
+    presence: Presence
+    heard: float
+
+    @property
+    def host_id(self) -> str:
+        return self.presence.host_id
+
+
+def state_at(silence: float) -> HostState:
+    """The state of a host that has been silent for so many seconds."""
+    if silence >= LOST_AFTER:
+        return HostState.LOST
+    return HostState.SUSPECT if silence >= SUSPECT_AFTER else HostState.LIVE
+
+
+class Hosts:
+    """The presence watcher. `start` once; `stop` at the end."""
+
+    def __init__(self, connection: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._connection, self._clock = connection, clock
+        self._views: dict[str, HostView] = {}
+        self._subscription: Subscription | None = None
+        self._listeners: list[Listener] = []
+        self._began = clock()
+        self._decoder = msgspec.msgpack.Decoder(Presence)
+
+    async def start(self) -> None:
+        self._began = self._clock()
+        self._subscription = await self._connection.subscribe(subjects.PRESENCE, cb=self._on_message)
+
+    async def stop(self) -> None:
+        if self._subscription is not None:
+            subscription, self._subscription = self._subscription, None
+            if not self._connection.is_closed:
+                await subscription.unsubscribe()
+
+    def listen(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+
+    def state(self, host_id: str) -> HostState:
+        """A host that was never heard counts as silent since `start`."""
+        view = self._views.get(host_id)
+        return state_at(self._clock() - (view.heard if view is not None else self._began))
+
+    def get(self, host_id: str) -> HostView | None:
+        return self._views.get(host_id)
+
+    def all(self) -> list[HostView]:
+        """Every host ever heard, by id."""
+        return [self._views[key] for key in sorted(self._views)]
+
+    def live(self) -> list[HostView]:
+        return [view for view in self.all() if self.state(view.host_id) is HostState.LIVE]
+
+    def hear(self, presence: Presence) -> None:
+        """Take one presence in."""
+        before = self._views.get(presence.host_id)
+        view = HostView(presence, self._clock())
+        self._views[presence.host_id] = view
+        anew = before is None or before.presence.boot != presence.boot
+        for listener in self._listeners:
+            listener(view, anew)
+
+    async def _on_message(self, message: Msg) -> None:
+        try:
+            presence = self._decoder.decode(message.data)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            return
+        if HOST_ID.fullmatch(presence.host_id) and message.subject == subjects.presence(presence.host_id):
+            self.hear(presence)
