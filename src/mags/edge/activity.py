@@ -1,0 +1,53 @@
+"""Telling hosts that connections into their VMs are open, so that they don't fall asleep."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from mags.protocol import edge, messages
+
+INTERVAL = 5.0
+"""Seconds between two messages about one VM."""
+
+
+class Publisher(Protocol):
+    async def publish(self, subject: str, payload: bytes) -> None: ...
+
+
+class Activity:
+    """Counts open connections by VM. `run` publishes the counts until it is cancelled."""
+
+    def __init__(self, nats: Publisher) -> None:
+        self._nats = nats
+        self._open: Counter[tuple[str, str]] = Counter()
+
+    @contextmanager
+    def connection(self, host_id: str, vm_id: str) -> Iterator[None]:
+        """Counts as one open connection while entered."""
+        self.opened(host_id, vm_id)
+        try:
+            yield
+        finally:
+            self.closed(host_id, vm_id)
+
+    def opened(self, host_id: str, vm_id: str) -> None:
+        self._open[host_id, vm_id] += 1
+
+    def closed(self, host_id: str, vm_id: str) -> None:
+        self._open[host_id, vm_id] -= 1
+        if self._open[host_id, vm_id] <= 0:
+            del self._open[host_id, vm_id]
+
+    def count(self, host_id: str, vm_id: str) -> int:
+        return self._open[host_id, vm_id]
+
+    async def run(self, interval: float = INTERVAL) -> None:
+        while True:
+            for (host_id, vm_id), connections in list(self._open.items()):
+                value = edge.Activity(vm_id=vm_id, connections=connections)
+                await self._nats.publish(edge.activity(host_id, vm_id), messages.encode(value))
+            await asyncio.sleep(interval)

@@ -1,0 +1,126 @@
+"""What control knows, as an edge asks for it: whose a public name is, which keys open what. Remembered for seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from nats.aio.msg import Msg
+
+from mags.hostclient import HostClient
+from mags.protocol import edge, messages
+from mags.protocol.errors import Problem
+from mags.protocol.messages import Value
+
+log = logging.getLogger("mags.edge.directory")
+
+T = TypeVar("T", bound=Value)
+
+TIMEOUT = 5.0
+"""Seconds that control has to answer."""
+TRIES, PAUSE = 5, 0.4
+"""How often an unanswered question is asked (control may be starting again), and seconds between."""
+REMEMBERED = 10_000
+"""Answers that are kept at most."""
+TOKEN_LIFETIME = 10.0
+"""Seconds for which a token's good answer is kept."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    answer: edge.Resolved
+    until: float
+
+
+class Directory:
+    """Asks control over NATS. Every method raises Problem; `unavailable` when control does not answer."""
+
+    def __init__(self, client: HostClient) -> None:
+        self._client = client
+        self._names: dict[tuple[str, str | None], _Kept] = {}
+        self._tokens: dict[tuple[str, bytes], float] = {}
+        self._listeners: list[Callable[[edge.Changed], None]] = []
+
+    async def start(self) -> None:
+        """Begin to hear what changes."""
+        await self._client.connection.subscribe(edge.CHANGED, cb=self._on_changed)
+
+    def on_changed(self, listener: Callable[[edge.Changed], None]) -> None:
+        self._listeners.append(listener)
+
+    async def resolve(self, name: str, domain: str | None = None) -> edge.Resolved:
+        """Whose `name` is; remembered as long as control allows, `unknown` too."""
+        now = asyncio.get_running_loop().time()
+        kept = self._names.get((name, domain))
+        if kept is not None and kept.until > now:
+            return kept.answer
+        answer = await self._ask(edge.RESOLVE, edge.Resolve(name=name, domain=domain), edge.Resolved)
+        if answer.status != "starting":
+            if len(self._names) >= REMEMBERED:
+                self._names.clear()
+            self._names[name, domain] = _Kept(answer, now + answer.ttl_s)
+        return answer
+
+    def forget(self, name: str, domain: str | None = None) -> None:
+        self._names.pop((name, domain), None)
+
+    async def certificate_allowed(self, host: str) -> bool:
+        """Whether a certificate may be had for this full name."""
+        return (await self._ask(edge.ASK, edge.Ask(host=host), edge.Asked)).known
+
+    async def token_opens(self, subdomain: str, token: str) -> bool:
+        """Whether an API token opens a private URL."""
+        now = asyncio.get_running_loop().time()
+        key = (subdomain, hashlib.sha256(token.encode()).digest())
+        if self._tokens.get(key, 0.0) > now:
+            return True
+        try:
+            await self._ask(edge.URL_AUTH, edge.UrlAuth(subdomain=subdomain, token=token), messages.Done)
+        except Problem as problem:
+            if problem.code in ("forbidden", "unauthorized", "not_found"):
+                return False
+            raise
+        if len(self._tokens) >= REMEMBERED:
+            self._tokens.clear()
+        self._tokens[key] = now + TOKEN_LIFETIME
+        return True
+
+    async def ssh_grant(self, user: str, public_key: str, port: int | None) -> edge.SshGrant:
+        """What a key opens; see `edge.SshAuth` for the meaning of the problems."""
+        return await self._ask(edge.SSH_AUTH, edge.SshAuth(user=user, public_key=public_key, port=port), edge.SshGrant)
+
+    async def ssh_ports(self) -> dict[int, str]:
+        """Own SSH ports of VMs -> job ids."""
+        return (await self._ask(edge.SSH_PORTS, messages.Empty(), edge.SshPorts)).ports
+
+    async def _ask(self, subject: str, question: Value, kind: type[T]) -> T:
+        for attempt in range(TRIES):
+            if attempt:
+                await asyncio.sleep(PAUSE)
+            try:
+                return await self._client.ask(subject, question, kind, timeout=TIMEOUT, who="The control program")
+            except Problem as problem:
+                # No question here has an effect, so asking again is safe whatever became of the first.
+                if problem.code not in ("unavailable", "outcome_unknown"):
+                    raise
+                log.debug("%s: %s", subject, problem.message)
+        raise Problem("unavailable", "The control program does not answer. Try again in a few seconds.")
+
+    async def _on_changed(self, message: Msg) -> None:
+        try:
+            changed = messages.decode(message.data, edge.Changed)
+        except Problem as problem:
+            log.warning("%s: %s", edge.CHANGED, problem.message)
+            return
+        for key, kept in list(self._names.items()):
+            named = kept.answer.subdomain or key[0]
+            if named in changed.subdomains or key[0] in changed.subdomains or kept.answer.vm_id in changed.vms:
+                del self._names[key]
+        for token in [key for key in self._tokens if key[0] in changed.subdomains]:
+            del self._tokens[token]
+        for listener in self._listeners:
+            listener(changed)

@@ -1,0 +1,47 @@
+"""Tasks that outlive the call that starts them, with an owner that ends them and hears of their failures."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+log = logging.getLogger("mags.edge.tasks")
+
+T = TypeVar("T")
+
+
+class Tasks:
+    """A set of running tasks. Unlike a TaskGroup, one that fails leaves the others alone (they serve other clients)."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def cancel(self) -> None:
+        """Ask all to end; `aclose` waits for it too."""
+        for task in self._running:
+            task.cancel()
+
+    async def settle(self) -> None:
+        """Wait until all have ended by themselves."""
+        while self._running:
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        self.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("a task failed: %r", error, exc_info=error)
