@@ -1,0 +1,66 @@
+"""A file as the multipart body of POST /mags-files (RFC 7578), read in pieces and again when it must be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from mags.sdk import calls
+from mags.sdk.errors import MagsError
+from mags.sdk.transports import Body
+
+if TYPE_CHECKING:
+    from mags.sdk import types
+
+CHUNK = 1 << 20
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def upload_call(file_path: str | os.PathLike[str]) -> calls.Call[types.File]:
+    """MagsError when there is no such file."""
+    path = Path(file_path)
+    if not path.is_file():
+        raise MagsError(f"There is no file {file_path}.")
+    boundary = os.urandom(16).hex()
+    name = path.name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    tail = f"\r\n--{boundary}--\r\n".encode()
+
+    def body() -> Iterator[bytes]:
+        yield head
+        yield from file_chunks(path)
+        yield tail
+
+    return calls.upload(body, length=len(head) + path.stat().st_size + len(tail), boundary=boundary)
+
+
+def readable(content: bytes | str | os.PathLike[str] | BinaryIO) -> tuple[Body, int | None]:
+    """A body for PUT, and its length if it is known. An open file is read from where it stands, again if need be."""
+    if isinstance(content, bytes):
+        return content, len(content)
+    if isinstance(content, str):
+        return content.encode(), len(content.encode())
+    if isinstance(content, os.PathLike):
+        path = Path(content)
+        if not path.is_file():
+            raise MagsError(f"There is no file {path}.")
+        return (lambda: file_chunks(path)), path.stat().st_size
+    file, start = content, content.tell() if content.seekable() else None
+
+    def chunks() -> Iterator[bytes]:
+        if start is not None:
+            file.seek(start)
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+    return chunks, None
