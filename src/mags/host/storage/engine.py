@@ -1,0 +1,175 @@
+"""The storage engine of a host: the volume formatted and mounted, its health, its workspaces.
+
+engine = await Engine.open(settings, directory, host_id=...)
+attached = await engine.workspaces.attach(...)
+engine.status                    # "ok", or a sentence about the trouble
+await engine.close(unmount=...)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from mags.host.storage import juicefs, layout
+from mags.host.storage.config import StorageSettings
+from mags.host.storage.errors import StorageError, StorageRefused, StorageUnavailable
+from mags.host.storage.mount import Mount
+from mags.host.storage.s3 import S3, Bucket
+from mags.host.storage.threads import Threads
+from mags.host.storage.workspaces import Workspaces
+from mags.protocol.ids import new_id
+
+log = logging.getLogger("mags.storage")
+
+THREADS = 16
+HEALTH_INTERVAL = 5.0
+BEAT_INTERVAL = 60.0
+
+
+class Engine:
+    """Made by `open`; `close` it. `status` is for presence, `workspaces` for machines."""
+
+    def __init__(
+        self, settings: StorageSettings, directory: Path, host_id: str, on_remount: Callable[[], None] | None
+    ) -> None:
+        self.settings = settings
+        self.volume = juicefs.Volume(settings, directory)
+        self.mount = Mount(self.volume, directory / "mnt", on_remount=on_remount)
+        self._threads = Threads(THREADS, "volume")
+        self._s3: S3 | None = None
+        self._trouble = ""
+        self._tasks: list[asyncio.Task[None]] = []
+        self.workspaces = Workspaces(
+            self.mount.point, self._threads, host_id=host_id, scratch=directory / "scratch", clone_tree=self._clone
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        settings: StorageSettings,
+        directory: Path,
+        *,
+        host_id: str,
+        on_remount: Callable[[], None] | None = None,
+    ) -> Engine:
+        """Format (once), mount (or take over), and start watching.
+
+        directory: local state of ours; made, mode 0711.
+        on_remount: told when the mount had to be made anew: descriptors from before are dead.
+        StorageRefused when the settings cannot work, StorageUnavailable when a service is away.
+        """
+        if settings.kind == "off":
+            raise StorageRefused("Workspaces are switched off (MAGS_HOST_STORAGE_KIND=off).")
+        directory.mkdir(mode=layout.DIRECTORY_MODE, parents=True, exist_ok=True)
+        directory.chmod(layout.DIRECTORY_MODE)
+        engine = cls(settings, directory, host_id, on_remount)
+        try:
+            await engine._start()
+        except BaseException:
+            await engine.close(unmount=True)
+            raise
+        return engine
+
+    @property
+    def status(self) -> str:
+        """ "ok", or what is wrong, in a sentence."""
+        return self.mount.trouble or self._trouble or "ok"
+
+    async def _start(self) -> None:
+        settings = self.settings
+        if settings.kind == "s3":
+            self._s3 = S3(
+                Bucket(
+                    settings.endpoint,
+                    settings.bucket,
+                    settings.access_key,
+                    settings.secret_key.get_secret_value(),
+                    settings.region,
+                )
+            )
+            await self._probe_key()
+        await juicefs.format_volume(self.volume)
+        await self.mount.start()
+        self._tasks = [
+            asyncio.create_task(self._watch(), name="storage-health"),
+            asyncio.create_task(self._beat(), name="storage-leases"),
+            asyncio.create_task(self._collect_regularly(), name="storage-collect"),
+        ]
+
+    async def _probe_key(self) -> None:
+        """Put, get and delete an object, as a sync will; a wrong key is an error now and not at the first sync."""
+        assert self._s3 is not None
+        if not await self._s3.exists():
+            await self._s3.create()
+        name = f"{self.settings.volume}-probe/{new_id()}"
+        await self._s3.put(name, b"mags")
+        if await self._s3.get(name) != b"mags":
+            raise StorageRefused(f"The object store at {self.settings.endpoint} does not return what it was given.")
+        await self._s3.delete(name)
+
+    async def close(self, *, unmount: bool) -> None:
+        """Stop. `unmount=False` leaves the mount to VMs that go on reading it, and to our next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        await (self.mount.stop() if unmount else self.mount.leave())
+        if self._s3 is not None:
+            await self._s3.aclose()
+        self._threads.close()
+
+    async def collect(self) -> None:
+        """Sweep workspaces and free the blocks that nothing refers to."""
+        await self.workspaces.collect()
+        await juicefs.collect(self.volume)
+
+    async def compact(self, workspace_id: str) -> None:
+        """Rewrite a workspace's newest image where many syncs have left fragments."""
+        generations = self.workspaces.of(workspace_id)
+        numbers = await self._threads.run(generations.numbers)
+        if numbers:
+            await juicefs.compact(self.volume, generations.path(numbers[-1]))
+
+    async def check(self) -> str:
+        """Ask every part whether it works, now: empty, or what is wrong."""
+        try:
+            if self._s3 is not None:
+                await self._s3.get(f"{self.settings.volume}/juicefs_uuid")
+            # A name that no cache can know: the answer comes from the metadata engine.
+            probe = self.mount.point / f".probe-{new_id()}"
+            await self._threads.run_within(20.0, probe.exists)
+        except StorageError as error:
+            return str(error)
+        except OSError as error:
+            return f"The volume of the workspaces does not work ({error.strerror}): is its metadata engine up?"
+        return ""
+
+    async def _clone(self, source: Path, target: Path) -> None:
+        await juicefs.clone(self.volume, source, target)
+
+    async def _watch(self) -> None:
+        while True:
+            trouble = await self.check()
+            if trouble != self._trouble:
+                (log.error if trouble else log.info)("storage: %s", trouble or "ok again")
+            self._trouble = trouble
+            await asyncio.sleep(HEALTH_INTERVAL)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_INTERVAL)
+            try:
+                await self.workspaces.beat()
+            except (OSError, StorageUnavailable) as error:
+                log.warning("leases could not be renewed: %s", error)
+
+    async def _collect_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.collect_interval_s)
+            try:
+                await self.collect()
+            except (OSError, StorageError) as error:
+                log.warning("garbage could not be collected: %s", error)

@@ -1,0 +1,307 @@
+"""Workspaces on the mounted volume: attach them to VMs, list, delete, and collect what nobody needs.
+
+    attach -> Attached --begin, publish--> generation --committed--> older ones dropped --release--> (no lease)
+
+Attaching the same VM again (after a restart of the host program) continues where its lease says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from mags.host.storage import blanks, layout
+from mags.host.storage.errors import StaleEpoch, StorageError
+from mags.host.storage.generations import Generations
+from mags.host.storage.layout import GIB, Lease, Manifest
+from mags.host.storage.threads import Threads
+from mags.protocol.ids import is_id
+from mags.protocol.messages import Attachment
+
+log = logging.getLogger("mags.storage.workspaces")
+
+LEASE_LIFE = 24 * 3600.0
+"""Seconds that a lease may stand still, by our monotonic clock, until its host counts as dead: clocks may jump."""
+
+CloneTree = Callable[[Path, Path], Awaitable[None]]
+
+
+class Attached:
+    """A workspace in the hands of one VM. `Workspaces.attach` makes it."""
+
+    def __init__(
+        self, owner: Workspaces, attachment: Attachment, generations: Generations, lease: Lease, image: Path, jfs: Path
+    ) -> None:
+        self.attachment, self.vm_id = attachment, lease.vm_id
+        self.image = image
+        """The raw image that the VM's own overlay lies over. Never written."""
+        self.size = max(attachment.disk_gb * GIB, image.stat().st_size)
+        """Bytes of the VM's disk."""
+        self.jfs = jfs
+        """The directory that the guest sees as /jfs."""
+        self.lease = lease
+        self._owner, self._generations = owner, generations
+
+    @property
+    def generation(self) -> int:
+        """The newest generation of this VM: what a sync adds to. 0: nothing was ever published."""
+        return self.lease.parent
+
+    async def begin(self, size: int) -> Path:
+        """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes."""
+        return await self._owner.threads.run(self._begin, size)
+
+    def _begin(self, size: int) -> Path:
+        self._check_epoch()
+        parent = self._generations.path(self.lease.parent) if self.lease.parent else self.image
+        return self._generations.begin(self.vm_id, parent, size)
+
+    async def publish(self, draft: Path) -> int:
+        """The draft's number, once it is a generation. Its bytes must be in the store (fsync) before.
+
+        StaleEpoch when a newer attachment has written to the workspace: nothing is published then.
+        """
+        return await self._owner.threads.run(self._publish, draft)
+
+    def _publish(self, draft: Path) -> int:
+        self._check_epoch()
+        number = self._generations.publish(draft, above=self.lease.parent)
+        self.lease.parent = number
+        self._generations.lease(self.lease)
+        return number
+
+    async def used_bytes(self) -> int:
+        """Bytes in use in the newest generation's file system."""
+        if self.lease.parent == 0:
+            return 0
+        return await self._owner.threads.run(self._generations.used_bytes, self.lease.parent)
+
+    async def committed(self, number: int) -> None:
+        """The database has `number` as the current generation: older ones go, but for the last and leased ones."""
+        await self._owner.threads.run(self._committed, number)
+
+    def _committed(self, number: int) -> None:
+        manifest = self._generations.manifest()
+        if manifest is not None and manifest.epoch <= self.attachment.epoch and manifest.generation < number:
+            before, manifest.generation = manifest.generation, number
+            manifest.synced_ms = int(time.time() * 1000)
+            manifest.disk_gb = max(manifest.disk_gb, self.attachment.disk_gb)
+            self._generations.write_manifest(manifest)
+            self._generations.drop(keep=(before,), below=number)
+
+    async def release(self) -> None:
+        """The VM is gone: its lease ends, and what it wrote if it was to be dropped. Idempotent."""
+        await self._owner.release(self)
+
+    def _check_epoch(self) -> None:
+        if self.attachment.discard:
+            raise StorageError(
+                "The changes of this VM are dropped: it runs on a base workspace and has none of its own."
+            )
+        manifest = self._generations.manifest()
+        if manifest is None or self._generations.deleted:
+            raise StaleEpoch(f"Workspace {self.attachment.workspace_id} was deleted.")
+        if manifest.epoch > self.attachment.epoch:
+            raise StaleEpoch(
+                f"Workspace {self.attachment.workspace_id} belongs to a newer VM by now (epoch {manifest.epoch}, "
+                f"ours is {self.attachment.epoch}): this VM's changes are refused."
+            )
+
+
+class Workspaces:
+    """All workspaces of a volume, as one host sees them."""
+
+    def __init__(self, mount: Path, threads: Threads, *, host_id: str, scratch: Path, clone_tree: CloneTree) -> None:
+        self.mount, self.threads, self.host_id = mount, threads, host_id
+        self._scratch, self._clone_tree = scratch, clone_tree
+        self._attached: dict[str, Attached] = {}
+        self._seen: dict[tuple[str, str], tuple[int, float]] = {}
+        self._making_blank = asyncio.Lock()
+
+    def of(self, workspace_id: str) -> Generations:
+        """The directory of a workspace. StorageError if that is no id."""
+        if not is_id(workspace_id):
+            raise StorageError(f"{workspace_id!r} is not the id of a workspace.")
+        return Generations(self.mount / "workspaces" / workspace_id)
+
+    async def attach(
+        self, attachment: Attachment, *, vm_id: str, owner: str = "", name: str = "", image: str = ""
+    ) -> Attached:
+        """Give a workspace to a VM: its lease, the image to start from, and its /jfs.
+
+        A fork (base without discard) has a first generation at once (`Attached.generation`): commit it before the
+        VM starts. GenerationMissing, StaleEpoch, StorageError; OSError when the volume fails.
+        """
+        if not is_id(vm_id):
+            raise StorageError(f"{vm_id!r} is not the id of a VM.")
+        found = await (self._borrow if attachment.discard else self._own)(attachment, vm_id, owner, name, image)
+        self._attached[vm_id] = found
+        return found
+
+    async def _own(self, attachment: Attachment, vm_id: str, owner: str, name: str, image: str) -> Attached:
+        generations = self.of(attachment.workspace_id)
+        base = self.of(attachment.base) if attachment.base is not None and attachment.generation == 0 else None
+        blank = await self.blank(attachment.disk_gb) if base is None and attachment.generation == 0 else None
+
+        def work() -> tuple[Lease, Path, bool]:
+            if generations.deleted:
+                raise StaleEpoch(f"Workspace {attachment.workspace_id} was deleted.")
+            generations.make()
+            manifest = generations.manifest() or Manifest(id=attachment.workspace_id, disk_gb=attachment.disk_gb)
+            if manifest.epoch > attachment.epoch:
+                raise StaleEpoch(
+                    f"Workspace {attachment.workspace_id} belongs to a newer VM (epoch {manifest.epoch}, "
+                    f"not {attachment.epoch})."
+                )
+            manifest.epoch = attachment.epoch
+            manifest.owner, manifest.name = owner or manifest.owner, name or manifest.name
+            manifest.image = image or manifest.image
+            manifest.disk_gb = max(manifest.disk_gb, attachment.disk_gb)
+            generations.write_manifest(manifest)
+            lease = generations.read_lease(vm_id)
+            if lease is not None and lease.epoch == attachment.epoch:  # the same VM again
+                under = (
+                    generations.path(lease.base)
+                    if lease.base
+                    else layout.blank_path(self.mount, attachment.disk_gb * GIB)
+                )
+                return lease, under, False
+            lease = Lease(vm_id=vm_id, host_id=self.host_id, epoch=attachment.epoch)
+            lease.base = lease.parent = attachment.generation
+            generations.lease(lease)
+            if base is not None:
+                draft = generations.begin(vm_id, self._base_image(base, attachment, vm_id), attachment.disk_gb * GIB)
+                lease.base = lease.parent = generations.publish(draft, above=0)
+                generations.lease(lease)
+                base.end_lease(vm_id)
+                return lease, generations.path(lease.base), True
+            if blank is not None:
+                return lease, blank, False
+            return lease, generations.path(lease.base), False
+
+        lease, under, forked = await self.threads.run(work)
+        if forked and base is not None:
+            await self._copy_jfs(base.jfs, generations.jfs)
+        return Attached(self, attachment, generations, lease, under, generations.jfs)
+
+    async def _borrow(self, attachment: Attachment, vm_id: str, owner: str, name: str, image: str) -> Attached:
+        base = self.of(attachment.base or attachment.workspace_id)
+        jfs = self.mount / "scratch" / vm_id / layout.JFS
+
+        def work() -> tuple[Lease, Path, bool]:
+            under = self._base_image(base, attachment, vm_id)
+            lease = base.read_lease(vm_id)
+            assert lease is not None
+            fresh = not jfs.exists()
+            jfs.parent.mkdir(mode=layout.DIRECTORY_MODE, parents=True, exist_ok=True)
+            jfs.mkdir(mode=0o755, exist_ok=True)
+            return lease, under, fresh
+
+        lease, under, fresh = await self.threads.run(work)
+        if fresh:
+            await self._copy_jfs(base.jfs, jfs)
+        return Attached(self, attachment, base, lease, under, jfs)
+
+    def _base_image(self, base: Generations, attachment: Attachment, vm_id: str) -> Path:
+        """The image of a base, under a lease of the VM's."""
+        number = attachment.base_generation
+        lease = base.read_lease(vm_id) or Lease(
+            vm_id=vm_id, host_id=self.host_id, base=number, parent=number, discard=attachment.discard
+        )
+        base.lease(lease)
+        return self._under(base, lease, attachment)
+
+    def _under(self, generations: Generations, lease: Lease, attachment: Attachment) -> Path:
+        return generations.path(lease.base) if lease.base else layout.blank_path(self.mount, attachment.disk_gb * GIB)
+
+    async def _copy_jfs(self, source: Path, target: Path) -> None:
+        """Give `target`, which is there and empty, the tree `source` by metadata only."""
+
+        def names() -> list[str]:
+            return sorted(path.name for path in source.iterdir()) if source.is_dir() else []
+
+        for name in await self.threads.run(names):
+            await self._clone_tree(source / name, target / name)
+
+    async def blank(self, disk_gb: int) -> Path:
+        """The empty disk of a size; made if the volume has none yet."""
+        path = layout.blank_path(self.mount, disk_gb * GIB)
+        if await self.threads.run(path.exists):
+            return path
+        async with self._making_blank:
+            if not await self.threads.run(path.exists):
+                await blanks.make(path, disk_gb * GIB, self._scratch, self.threads)
+        return path
+
+    async def release(self, attached: Attached) -> None:
+        self._attached.pop(attached.vm_id, None)
+
+        def work() -> None:
+            attached._generations.end_lease(attached.vm_id)
+            if attached.attachment.discard:
+                shutil.rmtree(attached.jfs.parent, ignore_errors=True)
+            if attached._generations.deleted:
+                attached._generations.erase()
+
+        await self.threads.run(work)
+
+    async def manifests(self) -> list[Manifest]:
+        """The manifests of all workspaces that are not deleted."""
+
+        def work() -> list[Manifest]:
+            found = [(g.deleted, g.manifest()) for g in self._all()]
+            return [manifest for deleted, manifest in found if manifest is not None and not deleted]
+
+        return await self.threads.run(work)
+
+    async def delete(self, workspace_id: str) -> None:
+        """Remove a workspace. Images that a VM still reads linger until it ends. Idempotent."""
+        generations = self.of(workspace_id)
+
+        def work() -> None:
+            if generations.directory.exists():
+                generations.mark_deleted()
+                generations.erase()
+
+        await self.threads.run(work)
+
+    async def beat(self) -> None:
+        """Keep the leases of our VMs alive. Call it about once a minute."""
+
+        def work() -> None:
+            for attached in list(self._attached.values()):
+                attached.lease.beat += 1
+                attached._generations.lease(attached.lease)
+
+        await self.threads.run(work)
+
+    async def collect(self, *, now: float | None = None) -> None:
+        """Sweep all workspaces: dead hosts' leases, half-done drafts, deleted workspaces. `now`: monotonic seconds."""
+        await self.threads.run(self._collect, time.monotonic() if now is None else now)
+
+    def _collect(self, now: float) -> None:
+        standing: dict[tuple[str, str], tuple[int, float]] = {}
+        for generations in self._all():
+            for vm_id, lease in generations.leases().items():
+                key = (generations.directory.name, vm_id)
+                beat, since = self._seen.get(key, (lease.beat, now))
+                if beat != lease.beat:
+                    since = now
+                if vm_id not in self._attached and now - since > LEASE_LIFE:
+                    log.warning("the lease of VM %s (host %s) stood still for a day; ended", vm_id, lease.host_id)
+                    generations.end_lease(vm_id)
+                else:
+                    standing[key] = (lease.beat, since)
+            if generations.deleted:
+                generations.erase()
+            else:
+                generations.sweep()
+        self._seen = standing
+
+    def _all(self) -> list[Generations]:
+        top = self.mount / "workspaces"
+        return [Generations(path) for path in sorted(top.iterdir()) if is_id(path.name)] if top.is_dir() else []
