@@ -9,7 +9,7 @@ one (ADDRESS) on the namespace's. ADDRESS is the VM, seen from the host.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
 
 GUEST_ADDRESS = "172.16.0.2"
 """The address of every guest, so that a clone needs no new one."""
@@ -66,6 +66,13 @@ class Subnet:
     def size(self) -> int:
         """How many VMs it has room for. The first pair is left out: its even address names the network."""
         return self.network.num_addresses // 2 - 1
+
+    def holds(self, address: str) -> bool:
+        """Whether an address is one of the subnet's."""
+        try:
+            return IPv4Address(address) in self.network
+        except AddressValueError:
+            return False
 
     def overlaps(self, network: str) -> bool:
         """Whether it has addresses in common with a network in CIDR notation."""

@@ -2,7 +2,7 @@
 
     open --> [fill] --> ready --take--> in use --release--> (destroyed)
     adopt(index): in use, as an earlier process left it
-    sweep(keep):  destroys all of this installation that nobody keeps
+    sweep(keep):  destroys what earlier processes left and nobody keeps
 
 Namespaces outlive the process. Several installations on one machine never touch each other's: names hold the
 installation's id, and the kernel's routing table decides who gets an address.
@@ -16,15 +16,17 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
-from mags.host.network import kernel
 from mags.host.network.addresses import Subnet
 from mags.host.network.errors import NetworkError, NetworkExhausted, NetworkMissing, NetworkUnavailable
 from mags.host.network.namespace import Namespace
+from mags.host.network.resolver import HostResolvers, Resolver
 from mags.host.network.rules import HostServices, Policy
+from mags.host.network.watch import RulesetWatch
 from mags.host.network.workshop import Site, Workshop
 
 log = logging.getLogger(__name__)
@@ -37,13 +39,15 @@ RETRY_SECONDS = 2.0
 class NamespacePool:
     """All networks of VMs of one installation on this host. Made by `open`."""
 
-    def __init__(self, workshop: Workshop, services: HostServices, target: int) -> None:
-        self._workshop, self._services, self._target = workshop, services, target
+    def __init__(self, workshop: Workshop, resolver: Resolver, services: Mapping[int, int], target: int) -> None:
+        self._workshop, self._resolver, self._tcp, self._target = workshop, resolver, services, target
         self._ready: deque[Namespace] = deque()
         self._used: set[int] = set()
         self._next = 0
         self._hungry = asyncio.Event()
-        self._filler: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._found: set[int] = set()
+        self._watch = RulesetWatch()
 
     @classmethod
     async def open(
@@ -56,16 +60,16 @@ class NamespacePool:
         blocked: Sequence[str] = (),
         allow_smtp: bool = False,
         host_services: Mapping[int, int] | None = None,
+        dns: Sequence[str] = (),
         runtime: Path = Path("/run/mags"),
-        host: Path = kernel.OWN_NETNS,
     ) -> Self:
         """Set the host up and begin to fill.
 
         state: a directory that lasts; it holds the installation's id. runtime: one that a reboot empties.
         subnet: where VMs' addresses come from. target: how many to have ready. allowed, blocked: networks (CIDR)
         that guests reach although they are private, or do not although they are public. host_services: TCP ports of
-        the guest's gateway -> ports on which something listens on the namespace's `host_address`.
-        host: the namespace with the way out, where it is not this process's own.
+        the guest's gateway -> ports on which something listens, on every address or the namespace's `host_address`;
+        they are shut for the rest of the network. dns: addresses of resolvers, where not the host's own.
 
         Raises NetworkUnavailable where this machine cannot do it, ValueError for a bad subnet.
         """
@@ -73,14 +77,12 @@ class NamespacePool:
         directory = runtime / installation / "net"
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         policy = Policy(tuple(allowed), tuple(blocked), allow_smtp)
-        # The calling thread's own namespace would be the workshop thread's, once it has begun to walk.
-        home = Path(f"/proc/{os.getpid()}/ns/net") if host == kernel.OWN_NETNS else host
-        site = Site(installation, directory, home, Subnet.parse(subnet), policy)
-        pool = cls(Workshop(site), HostServices(tcp=dict(host_services or {})), target)
+        site = Site(installation, directory, Subnet.parse(subnet), policy)
+        pool = cls(Workshop(site), Resolver(HostResolvers(dns), site.subnet.holds), dict(host_services or {}), target)
         try:
             await pool._begin()
         except BaseException:
-            await asyncio.to_thread(pool._workshop.close)
+            await pool._end()
             raise
         return pool
 
@@ -91,11 +93,19 @@ class NamespacePool:
                 f"The subnet of VMs, {self._workshop.site.subnet.network}, is in use on this machine"
                 f" ({', '.join(overlapping)}): choose another."
             )
-        await self._do(lambda: self._workshop.apply_host_rules(self._services))
-        self._used = await self._do(self._workshop.existing)
+        await self._resolver.open()
+        await self._apply_host_rules()
+        self._found = await self._do(self._workshop.existing)
+        self._used = set(self._found)
         self._next = max(self._used, default=-1) + 1
         self._hungry.set()
-        self._filler = asyncio.create_task(self._fill(), name="network-pool")
+        self._tasks.append(asyncio.create_task(self._fill(), name="network-pool"))
+        self._tasks.append(asyncio.create_task(self._guard(), name="network-guard"))
+
+    async def _apply_host_rules(self) -> None:
+        udp, tcp = self._resolver.ports
+        services = HostServices(udp={53: udp}, tcp={53: tcp, **self._tcp})
+        await self._do(lambda: self._workshop.apply_host_rules(services))
 
     @property
     def installation(self) -> str:
@@ -126,19 +136,18 @@ class NamespacePool:
         return self._namespace(index)
 
     async def sweep(self, keep: Collection[int]) -> list[int]:
-        """Destroy all namespaces of this installation but those of `keep` and those ready; returns which."""
-        kept = {*keep, *(namespace.index for namespace in self._ready)}
-        orphans = sorted(await self._do(self._workshop.existing) - kept)
+        """Destroy what earlier processes left, but for the namespaces of `keep`; returns which."""
+        orphans = sorted(self._found.difference(keep))
         for index in orphans:
             await self._destroy(index)
+            self._found.discard(index)
         return orphans
 
     async def aclose(self) -> None:
         """Stop, and remove what no VM uses. Taken namespaces stay for the next process, with the host's rules."""
-        if self._filler is not None:
-            self._filler.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._filler
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         while self._ready:
             await self._destroy(self._ready.popleft().index)
         if not await self._do(self._workshop.existing):
@@ -146,7 +155,23 @@ class NamespacePool:
             with suppress(OSError):
                 self._workshop.site.directory.rmdir()
                 self._workshop.site.directory.parent.rmdir()
+        await self._end()
+
+    async def _end(self) -> None:
+        self._watch.close()
+        await self._resolver.aclose()
         await asyncio.to_thread(self._workshop.close)
+
+    async def _guard(self) -> None:
+        """Put the host's rules back when somebody flushes them: without them guests reach the host."""
+        while True:
+            await self._watch.table_removed()
+            if await self._do(self._workshop.host_rules_gone):
+                log.warning("somebody removed our table of nftables: putting it back")
+                try:
+                    await self._apply_host_rules()
+                except NetworkError as error:
+                    log.error("cannot put the rules of nftables back: %s", error)
 
     async def _fill(self) -> None:
         while True:
@@ -187,20 +212,22 @@ class NamespacePool:
         return Namespace(index, site.veth(index), site.path(index), pair.address, pair.host, self._traffic)
 
     async def _destroy(self, index: int) -> None:
-        await self._do(lambda: self._workshop.destroy(index))
+        await self._do(lambda: self._workshop.destroy(index), thread=self._workshop.wrecker)
         self._used.discard(index)
 
     async def _traffic(self, index: int) -> tuple[int, int]:
         return await self._do(lambda: self._workshop.traffic(index))
 
-    async def _do(self, work: Callable[[], T], *, undo: int | None = None) -> T:
-        """Run in the workshop's thread. If the caller is cancelled meanwhile, namespace `undo` is destroyed again."""
-        future = asyncio.get_running_loop().run_in_executor(self._workshop.thread, work)
+    async def _do(
+        self, work: Callable[[], T], *, thread: ThreadPoolExecutor | None = None, undo: int | None = None
+    ) -> T:
+        """Run in a workshop's thread. If the caller is cancelled meanwhile, namespace `undo` is destroyed again."""
+        future = asyncio.get_running_loop().run_in_executor(thread or self._workshop.builder, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             if undo is not None:
-                self._workshop.thread.submit(self._workshop.destroy, undo)
+                self._workshop.builder.submit(self._workshop.destroy, undo)
                 self._used.discard(undo)
             raise
 

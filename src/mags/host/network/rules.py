@@ -6,7 +6,8 @@ and nothing else; nothing but the guest sends.
 
 In the host's namespace (a table of our own, named after the installation): the guests' packets leave under the host's
 address; what comes from a guest for the host itself is refused but for the services it may use; other VMs and
-forbidden ranges are refused a second time, as a namespace is all that stands between them. Chains of others (Docker,
+forbidden ranges are refused a second time, as a namespace is all that stands between them. The ports of those
+services are shut for the host's other neighbours. Chains of others (Docker,
 ufw, firewalld) see the same packets too and may drop what we accept: the doctor looks for those.
 """
 
@@ -121,11 +122,12 @@ def interface_prefix(installation: str) -> str:
 def host_rules(installation: str, subnet: Subnet, policy: Policy, services: HostServices) -> str:
     """For `nft -f` in the host's namespace; replaces our table as it was, in one transaction."""
     table, ours = host_table(installation), f'"{interface_prefix(installation)}*"'
-    redirects, accepted = [], []
+    redirects, accepted, shut = [], [], []
     for protocol, ports in (("udp", services.udp), ("tcp", services.tcp)):
         for asked, served in ports.items():
             redirects.append(f"fib daddr . iif type local {protocol} dport {asked} redirect to :{served}")
             accepted.append(f"ct status dnat {protocol} dport {served} accept")
+            shut.append(f'iifname != "lo" {protocol} dport {served} drop')
     lines = "\n        "
     return f"""add table inet {table}
 delete table inet {table}
@@ -149,7 +151,8 @@ table inet {table} {{
     }}
     chain input_ {{
         type filter hook input priority filter - 5
-        iifname {ours} jump to_host
+        iifname {ours} goto to_host
+        {lines.join(shut)}
     }}
     chain outward {{
         ct state established,related accept

@@ -1,13 +1,14 @@
-"""Makes and unmakes namespaces, in one thread of its own.
+"""Makes and unmakes namespaces, in threads of its own.
 
-The thread walks from namespace to namespace; the event loop's never leaves the host's. Nothing here is asynchronous:
-the pool calls it through the executor that it owns. A namespace takes about 10 ms (see bench), most of it `nft`.
+One thread builds, and walks from namespace to namespace for it; the event loop's thread never leaves the host's. A
+second one destroys, as the kernel makes it wait (40 ms, against 10 for building). Nothing here is asynchronous.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,11 @@ NFT_TIMEOUT = 20.0
 class Site:
     """Where the networks of one installation are.
 
-    installation: its id, part of every name. directory: holds the namespaces' names. host: the host's namespace.
+    installation: its id, part of every name. directory: holds the namespaces' names.
     """
 
     installation: str
     directory: Path
-    host: Path
     subnet: Subnet
     policy: rules.Policy
 
@@ -43,32 +43,47 @@ class Site:
         return f"{rules.interface_prefix(self.installation)}{index}"
 
 
+class _Desk(threading.local):
+    """What a thread needs at hand: its netlink socket and the host's namespace."""
+
+    netlink: Any
+    host: int
+
+
 class Workshop:
-    """All work on namespaces. Every method but `thread` and `close` runs in its thread."""
+    """All work on namespaces. Every method but `close` runs in `builder` or `wrecker`; only the first may `make`."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="network", initializer=self._begin)
+        self._desk = _Desk()
+        # Threads begin in the namespace of the thread that first submits to them: the event loop's, the host's.
+        self.builder = ThreadPoolExecutor(1, thread_name_prefix="network-build", initializer=self._begin)
+        self.wrecker = ThreadPoolExecutor(1, thread_name_prefix="network-wreck", initializer=self._begin)
 
     def _begin(self) -> None:
-        self._host = os.open(self.site.host, os.O_RDONLY | os.O_CLOEXEC)
-        kernel.enter(self._host)
-        self._netlink: Any = IPRoute()
+        self._desk.host = os.open(kernel.OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC)
+        self._desk.netlink = IPRoute()
 
     def _end(self) -> None:
-        self._netlink.close()
-        os.close(self._host)
+        self._desk.netlink.close()
+        os.close(self._desk.host)
 
     def close(self) -> None:
-        """End the thread, after what it was asked to do."""
-        self.thread.submit(self._end)
-        self.thread.shutdown()
+        """End the threads, after what they were asked to do."""
+        for thread in (self.builder, self.wrecker):
+            thread.submit(self._end)
+            thread.shutdown()
 
     def apply_host_rules(self, services: rules.HostServices) -> None:
         """Let packets pass between VMs and the internet, by our rules. Can be repeated."""
         kernel.write_sysctl("ipv4/ip_forward", "1")
         site = self.site
         _nft(rules.host_rules(site.installation, site.subnet, site.policy, services))
+
+    def host_rules_gone(self) -> bool:
+        """Whether somebody has removed our table, as `nft flush ruleset` does."""
+        command = ["nft", "list", "table", "inet", rules.host_table(self.site.installation)]
+        return subprocess.run(command, capture_output=True, timeout=NFT_TIMEOUT, check=False).returncode != 0
 
     def remove_host_rules(self) -> None:
         table = rules.host_table(self.site.installation)
@@ -78,12 +93,12 @@ class Workshop:
         """The numbers of the namespaces that are there, or were left half made."""
         prefix = rules.interface_prefix(self.site.installation)
         words = [path.name for path in self.site.directory.iterdir()]
-        words += [name.removeprefix(prefix) for name in links.names(self._netlink, prefix)]
+        words += [name.removeprefix(prefix) for name in links.names(self._desk.netlink, prefix)]
         return {int(word) for word in words if word.isdecimal()}
 
     def overlapping(self) -> list[str]:
         """Routes of others into the subnet of VMs, in CIDR notation, but for single addresses (other VMs')."""
-        found = links.foreign_routes(self._netlink, "mg")
+        found = links.foreign_routes(self._desk.netlink, "mg")
         return [text for text in found if not text.endswith("/32") and self.site.subnet.overlaps(text)]
 
     def make(self, index: int) -> None:
@@ -94,7 +109,7 @@ class Workshop:
             kernel.unshare()
             kernel.pin(path)
         except BaseException:
-            kernel.enter(self._host)
+            kernel.enter(self._desk.host)
             raise
         try:
             try:
@@ -102,28 +117,28 @@ class Workshop:
                 _disable_ipv6("all")
                 _nft(rules.namespace_rules(pair, self.site.policy))
                 os.close(kernel.open_tap(TAP, persist=True))
-                links.wire_namespace(pair, veth, self._host)
+                links.wire_namespace(pair, veth, self._desk.host)
             finally:
-                kernel.enter(self._host)
+                kernel.enter(self._desk.host)
             _disable_ipv6(veth)
-            links.wire_host(self._netlink, pair, veth)
+            links.wire_host(self._desk.netlink, pair, veth)
         except BaseException:
             self.destroy(index)
             raise
 
     def destroy(self, index: int) -> None:
         """Unmake a namespace, or what is left of one. A process in it keeps it, but with no way out."""
-        links.remove(self._netlink, self.site.veth(index))
+        links.remove(self._desk.netlink, self.site.veth(index))
         kernel.unpin(self.site.path(index))
 
     def whole(self, index: int) -> bool:
         """Whether the namespace is there with both its ends."""
         path = self.site.path(index)
-        return path.is_mount() and links.index_of(self._netlink, self.site.veth(index)) is not None
+        return path.is_mount() and links.index_of(self._desk.netlink, self.site.veth(index)) is not None
 
     def traffic(self, index: int) -> tuple[int, int]:
         """Bytes sent to the VM, and bytes that came from it."""
-        came, went = links.traffic(self._netlink, self.site.veth(index))
+        came, went = links.traffic(self._desk.netlink, self.site.veth(index))
         return went, came
 
 
