@@ -11,9 +11,12 @@ import logging
 import socket
 from collections.abc import Callable
 
+import msgspec
+from nats.aio.msg import Msg
+
 from mags.edge.tasks import Tasks
 from mags.hostclient import HostClient, Session
-from mags.protocol import messages
+from mags.protocol import messages, subjects
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
 
@@ -74,6 +77,18 @@ class Dialer:
                     raise NotListening(f"nothing listens on port {port}") from error
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LAST_PAUSE)
+
+    async def start(self) -> None:
+        """Begin to hear which VMs fall asleep or end."""
+        await self._hosts.connection.subscribe(subjects.EVENTS, cb=self._on_event)
+
+    async def _on_event(self, message: Msg) -> None:
+        try:
+            event = messages.decode_event(message.data)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            return
+        if isinstance(event, messages.VmChanged):
+            self.forget(event.vm_id)
 
     def forget(self, vm_id: str) -> None:
         """Its address may be void: it fell asleep, or ended."""
