@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.integration.storage.volumes import OpenEngine
 
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.seaweedfs import SeaweedFS
 from mags.protocol.ids import new_id
-
-OpenEngine = Callable[..., Awaitable[Engine]]
 
 
 @pytest.fixture

@@ -3,22 +3,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.integration.storage.volumes import OpenEngine, bucket_of, until
 
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StorageRefused, StorageUnavailable
-from mags.host.storage.s3 import S3, Bucket
-from tests.integration.storage.conftest import OpenEngine
-
-
-async def until(true: Callable[[], bool], timeout: float = 60.0) -> None:
-    async with asyncio.timeout(timeout):
-        while not true():
-            await asyncio.sleep(0.05)
+from mags.host.storage.s3 import S3
 
 
 def reads(path: Path) -> bool:
@@ -118,7 +111,3 @@ async def test_metadata_of_another_volume_is_refused(place: Path, open_engine: O
     other = StorageSettings(kind="local", volume="other", meta_url=f"sqlite3://{place}/meta.db")
     with pytest.raises(StorageRefused, match="MAGS_HOST_STORAGE_META_URL"):
         await Engine.open(other, place / "second", host_id="h2")
-
-
-def bucket_of(settings: StorageSettings) -> Bucket:
-    return Bucket(settings.endpoint, settings.bucket, settings.access_key, settings.secret_key.get_secret_value())

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from pathlib import Path
 
 import pytest
+from tests.integration.storage.volumes import OpenEngine, bucket_of
 
 from mags.host.storage import layout
 from mags.host.storage.config import StorageSettings
@@ -15,8 +17,6 @@ from mags.host.storage.s3 import S3
 from mags.host.storage.workspaces import LEASE_LIFE, Attached
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment
-from tests.integration.storage.conftest import OpenEngine
-from tests.integration.storage.test_engine import bucket_of
 
 SPOT = 700 << 20
 """Offset of the bytes that these tests write; far behind what mkfs writes."""
@@ -142,7 +142,7 @@ async def test_chain_of_twenty_forks(engine: Engine) -> None:
     ids = [new_id() for _ in range(21)]
     first = await engine.workspaces.attach(Attachment(workspace_id=ids[0], epoch=1, disk_gb=1), vm_id=new_id())
     number = await write(first, b"%02d" % 0)
-    for depth, (base, own) in enumerate(zip(ids, ids[1:], strict=False), 1):
+    for depth, (base, own) in enumerate(itertools.pairwise(ids), 1):
         fork = await engine.workspaces.attach(
             Attachment(workspace_id=own, epoch=1, disk_gb=1, base=base, base_generation=number), vm_id=new_id()
         )

@@ -71,7 +71,6 @@ class SeaweedFS:
         write_atomic(config, json.dumps({"identities": [identity]}).encode())
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
-        ports = self._ports
         argv = [str(programs.find("weed")), "-logtostderr=true", "mini", f"-dir={data}", "-ip=127.0.0.1"]
         argv += ["-ip.bind=127.0.0.1", "-webdav=false", "-admin.ui=false", f"-s3.config={config}"]
         argv += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false"]
