@@ -20,6 +20,7 @@ and new fields have defaults, so that programs of neighbouring versions understa
 | dial      | Dial           | Dialed         | where to connect for a port of the VM; wakes                    |
 | list      | Empty          | VmList         | every VM of the host, for reconciliation                        |
 | warm      | Warm           | Done           | build the template now                                          |
+| drop      | Drop           | Done           | remove a deleted workspace's data from the object store         |
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ class Start(Value):
     idle_timeout_s: int | None = None
     """Seconds without activity until it sleeps (`stay` and `park` only); None: the host's setting."""
     no_sleep: bool = False
+    revive: bool = False
+    """The VM takes the place of one that was lost: there is no script, and the startup command runs at once."""
 
 
 class Started(Value):
@@ -117,8 +120,12 @@ class Started(Value):
 
 
 class Run(Value):
+    """Repeatable: a second run of the same job in the same VM answers as the first did."""
+
     vm_id: str
     script: Script
+    keep: Keep | None = None
+    """`stay`: from now on the VM stays (a persistent job has joined it). None leaves it as it is."""
 
 
 class Cancel(Value):
@@ -248,6 +255,12 @@ class Dialed(Value):
 
 class Warm(Value):
     spec: VmSpec
+
+
+class Drop(Value):
+    """Repeatable. Forks of the workspace are not touched."""
+
+    workspace_id: str
 
 
 class Empty(Value):
