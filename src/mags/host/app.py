@@ -1,0 +1,145 @@
+"""The host program: NATS, networks, hypervisor, pool and machines, put together and run until it is told to stop.
+
+Ending it leaves the VMs that run something as they are: the next one goes on with them. The pool's are ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from mags.host.config import Settings
+from mags.host.guest import Builtin, Channel, Exec
+from mags.host.images import ImageStore
+from mags.host.isolation import Cgroups, UidPool
+from mags.host.machines.capacity import Capacity
+from mags.host.machines.cells import Cells
+from mags.host.machines.events import Events
+from mags.host.machines.fleet import Fleet
+from mags.host.machines.journal import Journal
+from mags.host.machines.parts import Parts
+from mags.host.machines.pool import Pool
+from mags.host.machines.presence import Herald
+from mags.host.machines.record import Record, Records
+from mags.host.machines.requests import Requests
+from mags.host.machines.uploads import Uploads
+from mags.host.network import NamespacePool
+from mags.host.vmm.driver import Vmm
+from mags.host.vmm.qemu import QemuVmm
+from mags.kit import nats
+from mags.kit.locks import exclusive
+
+log = logging.getLogger(__name__)
+
+LOCK_S = 10.0
+"""How long another host program of the same data directory may take to end."""
+GREETING_S = 60.0
+
+
+class Stopped(Exception):
+    """The program was told to end."""
+
+
+async def run(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. TimeoutError when NATS, or another host program's end, does not come in time."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    images = ImageStore(settings.cache, agent_path())
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(exclusive(settings.state / "lock", timeout=LOCK_S))
+        vmm = await QemuVmm.open(images, settings.state, rehearse, accelerator=settings.accel)
+        await serve(settings, vmm, images, stop)
+
+
+async def serve(settings: Settings, vmm: Vmm, images: ImageStore, stop: asyncio.Event) -> None:
+    """The program on a given hypervisor, until `stop` is set."""
+    url = settings.nats_url.get_secret_value()
+    async with AsyncExitStack() as stack:
+        client = await nats.connect(url, name=f"host {settings.host_id}")
+        stack.push_async_callback(client.close)
+        namespaces = await open_networks(settings)
+        stack.push_async_callback(namespaces.aclose)
+        groups = Cgroups.detect(namespaces.installation)
+        stack.callback(groups.close)
+        records = Records(settings.state / "records")
+        cells = Cells(
+            vmm,
+            namespaces,
+            UidPool.of_installation(namespaces.installation),
+            groups,
+            records,
+            directory=settings.state / "vms",
+            at_once=settings.clones_at_once or 2 * (os.cpu_count() or 1),
+        )
+        journal = Journal(client)
+        capacity = Capacity(settings, making=lambda: cells.making, vms=lambda: len(fleet))
+        pool = Pool(cells, capacity, settings)
+        events = Events(journal, settings.host_id)
+        uploads = Uploads(client, settings.state / "uploads")
+        parts = Parts(settings, cells, pool, records, journal, events, uploads)
+        fleet = Fleet(parts, capacity)
+        requests = Requests(client, settings.host_id, fleet, vmm)
+        herald = Herald(
+            client, settings, vmm, fleet, pool, capacity, lambda: [image.name for image in images.list()], lambda: ""
+        )
+        left = await sweep(cells, records)
+        await journal.prepare()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                taken_up = asyncio.Event()
+                tasks.create_task(fleet.run(left, taken_up))
+                await taken_up.wait()
+                tasks.create_task(pool.fill())
+                tasks.create_task(requests.serve())
+                tasks.create_task(herald.run())
+                log.info("host %s serves, %d VMs were left by an earlier program", settings.host_id, len(left))
+                await stop.wait()
+                raise Stopped
+        except* Stopped:
+            log.info("host %s ends; %d VMs stay", settings.host_id, len(fleet))
+
+
+async def open_networks(settings: Settings) -> NamespacePool:
+    return await NamespacePool.open(
+        settings.state,
+        subnet=settings.subnet,
+        target=settings.namespace_target,
+        allowed=settings.allowed_networks,
+        blocked=settings.blocked_networks,
+        allow_smtp=settings.allow_smtp,
+        runtime=settings.runtime_dir,
+    )
+
+
+async def sweep(cells: Cells, records: Records) -> list[Record]:
+    """The records of VMs to go on with; everything else that an earlier program left is removed."""
+    every = list(records.read_all())
+    await cells.sweep(every)
+    for record in every:
+        if record.vm_id is None:
+            await cells.clean(record)
+    return [record for record in every if record.vm_id is not None]
+
+
+async def rehearse(socket: Path) -> None:
+    """A template that boots: wait for its agent, and touch what every clone will need."""
+    channel = await Channel.connect(socket, timeout=GREETING_S)
+    try:
+        process = await channel.exec(Exec(builtin=Builtin.WARM))
+        while (piece := await process.next_output()) is not None:
+            process.acknowledge(piece.stream, piece.offset + len(piece.data))
+        await process.release()
+        await channel.ping()
+    finally:
+        await channel.aclose()
+
+
+def agent_path() -> Path:
+    """The guest agent's binary."""
+    return Path(__file__).parents[3] / "guest" / "build" / "mags-agent"

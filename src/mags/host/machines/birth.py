@@ -1,0 +1,43 @@
+"""How a new machine comes by its VM: from the pool, else a clone of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mags.host.machines.cells import Cell, new_handle, shape
+from mags.host.machines.record import Record
+from mags.protocol.messages import Start
+
+if TYPE_CHECKING:
+    from mags.host.machines.machine import Machine
+
+
+def record_of(start: Start) -> Record:
+    """What is to be known of the machine."""
+    return Record(
+        handle=new_handle(),
+        spec=start.spec,
+        uid=0,
+        vm_id=start.vm_id,
+        owner=start.owner,
+        keep=start.keep,
+        name=start.name,
+        environment=start.environment,
+        startup_command=start.startup_command,
+        idle_timeout_s=start.idle_timeout_s,
+        no_sleep=start.no_sleep,
+        attachment=start.attachment,
+    )
+
+
+async def bear(machine: Machine) -> Cell:
+    """A VM for the machine; raises as `Cells.make`."""
+    parts, record = machine.parts, machine.record
+    cell = parts.pool.take(record.spec)
+    if cell is None:
+        machine.dispatcher.origin = "clone" if parts.cells.vmm.ready(shape(record.spec)) else "cold"
+        return await parts.cells.make(record)
+    machine.dispatcher.origin = "pool"
+    record.handle, record.uid, record.namespace = cell.record.handle, cell.record.uid, cell.record.namespace
+    cell.record = record
+    return cell

@@ -1,0 +1,24 @@
+"""What every machine of a host works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mags.host.config import Settings
+from mags.host.machines.cells import Cells
+from mags.host.machines.events import Events
+from mags.host.machines.journal import Journal
+from mags.host.machines.pool import Pool
+from mags.host.machines.record import Records
+from mags.host.machines.uploads import Uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    settings: Settings
+    cells: Cells
+    pool: Pool
+    records: Records
+    journal: Journal
+    events: Events
+    uploads: Uploads

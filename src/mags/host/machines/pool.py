@@ -1,0 +1,135 @@
+"""VMs that wait: cloned, told who they are, warm from one command, and paused. Taking one costs about a millisecond.
+
+[fill] --clone, configure, run a command, pause--> waiting --take--> a machine's
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+
+from mags.host.config import Settings
+from mags.host.guest import Exec
+from mags.host.machines import welcome
+from mags.host.machines.capacity import Capacity
+from mags.host.machines.cells import Cell, Cells, new_handle
+from mags.host.machines.record import Record
+from mags.protocol.messages import VmSpec
+from mags.protocol.states import VmState
+
+log = logging.getLogger(__name__)
+
+WARMING = b"echo warm; echo warm >&2\n"
+"""Takes the way that every script takes: the shell, both streams."""
+WARMING_S = 60.0
+RETRY_S, LAST_RETRY_S = 1.0, 30.0
+"""After a failure, doubled each time."""
+LOOK_S = 1.0
+"""How often what can't be waited for (load, memory) is looked at."""
+
+
+class Pool:
+    """The VMs of one spec that wait."""
+
+    def __init__(self, cells: Cells, capacity: Capacity, settings: Settings) -> None:
+        self.spec = VmSpec(
+            image=settings.pool_image,
+            vcpus=settings.pool_vcpus,
+            memory_mb=settings.pool_memory_mb,
+            disk_gb=settings.pool_disk_gb,
+        )
+        self.target = settings.pool_target
+        self._cells, self._capacity = cells, capacity
+        self._max_load, self._quiet_s = settings.pool_max_load, settings.pool_quiet_s
+        self._waiting: deque[Cell] = deque()
+        self._hungry = asyncio.Event()
+        self._asked = float("-inf")
+
+    @property
+    def waiting(self) -> int:
+        return sum(cell.alive for cell in self._waiting)
+
+    def take(self, spec: VmSpec) -> Cell | None:
+        """A paused cell of this very spec, now the caller's; None when none waits."""
+        self._asked = time.monotonic()
+        self._hungry.set()
+        if spec != self.spec:
+            return None
+        while self._waiting:
+            cell = self._waiting.popleft()
+            if cell.alive:
+                return cell
+            self._dead.append(cell)
+        return None
+
+    async def fill(self) -> None:
+        """Keep the pool full, for ever. When cancelled, the VMs that wait are ended."""
+        retry = RETRY_S
+        self._dead: list[Cell] = []
+        try:
+            while True:
+                self._hungry.clear()
+                await self._bury()
+                if self.waiting >= self.target or not self._may_fill():
+                    await self._wait(LOOK_S if self.waiting < self.target else None)
+                    continue
+                quiet = self._asked + self._quiet_s - time.monotonic()
+                if quiet > 0:
+                    await asyncio.sleep(quiet)
+                    continue
+                try:
+                    self._waiting.append(await self._make())
+                    retry = RETRY_S
+                except Exception as error:
+                    log.warning("can't fill the pool: %s: %s", type(error).__name__, error)
+                    await asyncio.sleep(retry)
+                    retry = min(retry * 2, LAST_RETRY_S)
+        finally:
+            for cell in (*self._waiting, *self._dead):
+                await asyncio.shield(self._cells.close(cell))
+            self._waiting.clear()
+
+    def _may_fill(self) -> bool:
+        """Whoever waits for a VM goes first, and a busy machine is left alone."""
+        if self._cells.making or os.getloadavg()[0] > self._max_load * (os.cpu_count() or 1):
+            return False
+        return self._capacity.verdict().accepting
+
+    async def _wait(self, timeout: float | None) -> None:
+        """Until somebody takes one. A VM that died while it waited is noticed at the latest after 10 s."""
+        try:
+            async with asyncio.timeout(timeout or 10.0):
+                await self._hungry.wait()
+        except TimeoutError:
+            pass
+
+    async def _bury(self) -> None:
+        for cell in [cell for cell in self._waiting if not cell.alive]:
+            self._waiting.remove(cell)
+            self._dead.append(cell)
+        while self._dead:
+            cell = self._dead.pop()
+            log.warning("a VM of the pool has died: %s", cell.vm.died.result() if cell.vm.died.done() else "its guest")
+            await self._cells.close(cell)
+
+    async def _make(self) -> Cell:
+        cell = await self._cells.make(Record(handle=new_handle(), spec=self.spec, uid=0))
+        try:
+            async with asyncio.timeout(WARMING_S):
+                _, process = await cell.channel.configure_and_exec(welcome.first(), Exec(script=WARMING))
+                while (piece := await process.next_output()) is not None:
+                    process.acknowledge(piece.stream, piece.offset + len(piece.data))
+                exit = await process.wait()
+                if exit.exit_code != 0:
+                    log.warning("the first command of a VM ended with %d: %s", exit.exit_code, exit.message)
+                await process.release()
+            await cell.vm.pause()
+            cell.record.state = VmState.READY
+            self._cells.records.write(cell.record)
+        except BaseException:
+            await asyncio.shield(self._cells.close(cell))
+            raise
+        return cell

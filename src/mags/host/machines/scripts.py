@@ -1,0 +1,84 @@
+"""One script in a VM: what the guest is asked to run, and following it to its end."""
+
+from __future__ import annotations
+
+from mags.host.guest import Exec, Exit, Offsets, Process
+from mags.host.machines.output import OutputWriter
+from mags.protocol.guest import STDERR, STDOUT
+from mags.protocol.messages import Script
+
+WINDOW = 1 << 20
+"""Bytes of each stream that the guest keeps until they are stored."""
+BATCH = 512 << 10
+"""Bytes in one message of output, at most."""
+MAX_RUNS = 16
+"""Changes between stdout and stderr in one batch; beyond, each stream is put together."""
+
+FETCH = b"""\
+f=$(mktemp) || exit 125
+if command -v curl >/dev/null 2>&1; then
+    curl -fsSL --retry 2 --max-time 120 -o "$f" -- "$1"
+else
+    wget -q -T 120 -O "$f" -- "$1"
+fi || { echo "mags: the script could not be fetched from $1" >&2; rm -f "$f"; exit 125; }
+exec /bin/sh "$f"
+"""
+"""Runs the script at the address that is its first argument. 125: it could not be fetched."""
+
+
+def wish(script: Script) -> Exec | None:
+    """What to run; None when the VM only comes up."""
+    timeout_ms = 0 if script.timeout_s is None else script.timeout_s * 1000
+    if script.script is not None:
+        text = script.script.encode("utf-8", "surrogateescape")
+        return Exec(script=text, environment=script.environment, timeout_ms=timeout_ms, window=WINDOW)
+    if script.url is not None:
+        return Exec(
+            script=FETCH, argv=(script.url,), environment=script.environment, timeout_ms=timeout_ms, window=WINDOW
+        )
+    return None
+
+
+Run = tuple[int, int, bytes]
+"""Stream, offset of the first byte, bytes."""
+
+
+async def follow(process: Process, writer: OutputWriter, start: Offsets) -> Exit:
+    """Store the output, from `start` on, until the process has ended. Raises ChannelClosed when the guest is gone."""
+    taken = {STDOUT: start.stdout, STDERR: start.stderr}
+    while batch := await _batch(process, taken):
+        for stream, offset, data in batch:
+            await writer.write(stream, offset, data)
+        stdout, stderr = writer.position
+        process.acknowledge(STDOUT, min(stdout, taken[STDOUT]))
+        process.acknowledge(STDERR, min(stderr, taken[STDERR]))
+    return await process.wait()
+
+
+async def _batch(process: Process, taken: dict[int, int]) -> list[Run]:
+    """What has arrived, put together; waits for the first byte. Empty at the end."""
+    runs: list[tuple[int, int, list[bytes]]] = []
+    size = 0
+    while True:
+        piece = await process.next_output()
+        if piece is None:
+            break
+        end = piece.offset + len(piece.data)
+        taken[piece.stream] = end
+        if runs and runs[-1][0] == piece.stream:
+            runs[-1][2].append(piece.data)
+        else:
+            runs.append((piece.stream, piece.offset, [piece.data]))
+        size += len(piece.data)
+        arrived = process.received
+        if size >= BATCH or (arrived.stdout <= taken[STDOUT] and arrived.stderr <= taken[STDERR]):
+            break
+    if len(runs) > MAX_RUNS:
+        runs = [_together(stream, runs) for stream in (STDOUT, STDERR)]
+    return [(stream, offset, b"".join(parts)) for stream, offset, parts in runs]
+
+
+def _together(stream: int, runs: list[tuple[int, int, list[bytes]]]) -> tuple[int, int, list[bytes]]:
+    """All of one stream as one run. Both streams occur where this is used."""
+    own = [(offset, parts) for number, offset, parts in runs if number == stream]
+    return stream, own[0][0], [part for _, parts in own for part in parts]
