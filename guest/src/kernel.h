@@ -1,0 +1,30 @@
+// Constants of the kernel's interface that musl's headers do not have.
+#ifndef MAGS_KERNEL_H
+#define MAGS_KERNEL_H
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+
+#define MAJOR_OF(device) ((unsigned)major(device))
+#define MINOR_OF(device) ((unsigned)minor(device))
+
+#ifndef FIFREEZE // linux/fs.h
+#define FIFREEZE _IOWR('X', 119, int)
+#define FITHAW _IOWR('X', 120, int)
+#endif
+#ifndef RNDADDENTROPY // linux/random.h
+#define RNDADDENTROPY _IOW('R', 0x03, int[2])
+#define RNDRESEEDCRNG _IO('R', 0x07)
+#endif
+#ifndef EXT4_IOC_RESIZE_FS // linux/ext4.h
+#define EXT4_IOC_RESIZE_FS _IOW('f', 16, uint64_t)
+#endif
+
+struct random_pool { // struct rand_pool_info
+    int entropy_bits;
+    int size;
+    uint32_t data[128];
+};
+
+#endif

@@ -1,0 +1,50 @@
+#include "ring.h"
+
+#include <stdlib.h>
+
+void ring_init(struct ring *ring, size_t capacity) { *ring = (struct ring){.capacity = capacity}; }
+
+void ring_free(struct ring *ring) {
+    free(ring->data);
+    ring->data = NULL;
+}
+
+uint8_t *ring_room(struct ring *ring, size_t *room) {
+    if (!ring->data && !(ring->data = malloc(ring->capacity)))
+        return NULL;
+    if (ring->acknowledged == ring->written)
+        ring->origin = ring->written;
+    size_t free_bytes = ring->capacity - ring_used(ring);
+    size_t at = (size_t)((ring->written - ring->origin) % ring->capacity);
+    size_t contiguous = ring->capacity - at;
+    *room = free_bytes < contiguous ? free_bytes : contiguous;
+    return *room ? ring->data + at : NULL;
+}
+
+void ring_wrote(struct ring *ring, size_t count) { ring->written += count; }
+
+const uint8_t *ring_unsent(const struct ring *ring, size_t *count) {
+    size_t unsent = (size_t)(ring->written - ring->sent);
+    if (!unsent) {
+        *count = 0;
+        return NULL;
+    }
+    size_t at = (size_t)((ring->sent - ring->origin) % ring->capacity);
+    size_t contiguous = ring->capacity - at;
+    *count = unsent < contiguous ? unsent : contiguous;
+    return ring->data + at;
+}
+
+bool ring_acknowledge(struct ring *ring, uint64_t offset) {
+    if (offset < ring->acknowledged || offset > ring->sent)
+        return false;
+    ring->acknowledged = offset;
+    return true;
+}
+
+bool ring_rewind(struct ring *ring, uint64_t offset) {
+    if (offset < ring->acknowledged || offset > ring->written)
+        return false;
+    ring->acknowledged = ring->sent = offset;
+    return true;
+}

@@ -1,0 +1,158 @@
+#include "root.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "confined.h"
+#include "kernel.h"
+
+static const char *failed;
+
+static bool mounted(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
+    if (mkdir(target, 0755) < 0 && errno != EEXIST) {
+        failed = target;
+        return false;
+    }
+    if (mount(source, target, type, flags, data) < 0) {
+        failed = target;
+        return false;
+    }
+    return true;
+}
+
+// The work disk has the serial "work"; without serials it is the second disk.
+static void find_work_disk(char device[64]) {
+    snprintf(device, 64, "/dev/vdb");
+    DIR *blocks = opendir("/sys/block");
+    struct dirent *entry;
+    while (blocks && (entry = readdir(blocks))) {
+        char path[300], serial[32] = "";
+        snprintf(path, sizeof path, "/sys/block/%s/serial", entry->d_name);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            continue;
+        ssize_t size = read(fd, serial, sizeof serial - 1);
+        close(fd);
+        if (size >= 4 && !strncmp(serial, "work", 4) && (size == 4 || serial[4] == '\n'))
+            snprintf(device, 64, "/dev/%.50s", entry->d_name);
+    }
+    if (blocks)
+        closedir(blocks);
+}
+
+static bool mount_disks(void) {
+    char device[64];
+    find_work_disk(device);
+    if (!mounted("/dev/vda", IMAGE_MOUNT, "ext4", MS_RDONLY | MS_NOATIME, NULL))
+        return false;
+    if (!mounted(device, WORK_MOUNT, "ext4", MS_NOATIME, NULL))
+        return false;
+    mkdir(WORK_MOUNT "/upper", 0755);
+    mkdir(WORK_MOUNT "/work", 0700);
+    chmod(WORK_MOUNT "/upper", 0755); // it becomes the mode of /
+    return mounted("overlay", ROOT_MOUNT, "overlay", 0,
+                   "lowerdir=" IMAGE_MOUNT ",upperdir=" WORK_MOUNT "/upper,workdir=" WORK_MOUNT "/work");
+}
+
+static bool mount_kernel_files(void) {
+    return mounted("proc", ROOT_MOUNT "/proc", "proc", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL) &&
+           mounted("sysfs", ROOT_MOUNT "/sys", "sysfs", MS_NOSUID | MS_NOEXEC | MS_NODEV, NULL) &&
+           mounted("devtmpfs", ROOT_MOUNT "/dev", "devtmpfs", MS_NOSUID, NULL) &&
+           mounted("/pts", ROOT_MOUNT "/dev/pts", NULL, MS_BIND, NULL) &&
+           mounted("tmpfs", ROOT_MOUNT "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") &&
+           mounted("tmpfs", ROOT_MOUNT "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") &&
+           mounted("mags", ROOT_MOUNT "/run/mags", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m");
+}
+
+static void make_device_links(void) {
+    static const char *const links[][2] = {
+        {"/proc/self/fd", ROOT_MOUNT "/dev/fd"},        {"/proc/self/fd/0", ROOT_MOUNT "/dev/stdin"},
+        {"/proc/self/fd/1", ROOT_MOUNT "/dev/stdout"}, {"/proc/self/fd/2", ROOT_MOUNT "/dev/stderr"},
+        {"pts/ptmx", ROOT_MOUNT "/dev/ptmx"},
+    };
+    unlink(ROOT_MOUNT "/dev/ptmx"); // the devtmpfs node: ours is an instance of its own
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+        if (symlink(links[i][0], links[i][1]) < 0 && errno != EEXIST)
+            return; // the guest's own affair
+}
+
+// Moved over "/" so that the guest's processes are not in a chroot as the kernel sees it (user namespaces work, and
+// /proc/mounts begins with "/"). The agent's own root stays the initramfs beneath.
+static bool become_root(void) {
+    agent.root = open(ROOT_MOUNT, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    agent.run = open(ROOT_MOUNT "/run/mags", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    failed = "/";
+    return agent.root >= 0 && agent.run >= 0 && mount(ROOT_MOUNT, "/", NULL, MS_MOVE, NULL) == 0;
+}
+
+int root_mount(const char **what) {
+    if (!agent.is_init)
+        return EPERM;
+    if (agent.root >= 0)
+        return 0;
+    mkdir(ROOT_MOUNT, 0755);
+    if (mount_disks() && mount_kernel_files() && (make_device_links(), become_root())) {
+        agent.run_path = "/run/mags";
+        agent.confine = true;
+        return 0;
+    }
+    int error = errno;
+    *what = failed;
+    root_unmount();
+    return error;
+}
+
+void root_unmount(void) {
+    if (agent.root >= 0)
+        close(agent.root);
+    if (agent.run >= 0)
+        close(agent.run);
+    agent.root = agent.run = -1;
+    sync();
+    // Innermost first; those that were never mounted fail, and that is all right.
+    umount2(ROOT_MOUNT "/run/mags", MNT_DETACH);
+    umount2(ROOT_MOUNT, MNT_DETACH);
+    umount2(WORK_MOUNT, 0);
+    umount2(IMAGE_MOUNT, 0);
+}
+
+int root_grow(const char **what) {
+    *what = "the work disk";
+    int fd = open(WORK_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    struct stat status;
+    char path[64], text[32] = "";
+    int error = fstat(fd, &status) < 0 ? errno : 0;
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/size", MAJOR_OF(status.st_dev), MINOR_OF(status.st_dev));
+    int size = open(path, O_RDONLY | O_CLOEXEC);
+    unsigned long long sectors = 0;
+    if (!error && (size < 0 || read(size, text, sizeof text - 1) <= 0 || sscanf(text, "%llu", &sectors) != 1))
+        error = EIO;
+    if (size >= 0)
+        close(size);
+    uint64_t blocks = sectors / 8; // sectors of 512 bytes, blocks of 4096
+    if (!error && ioctl(fd, EXT4_IOC_RESIZE_FS, &blocks) < 0)
+        error = errno;
+    close(fd);
+    return error;
+}
+
+int root_write(const char *path, unsigned mode, const char *text) {
+    int fd = confined_create(path, mode);
+    if (fd < 0)
+        return errno;
+    size_t size = strlen(text);
+    int error = write(fd, text, size) == (ssize_t)size ? 0 : EIO;
+    close(fd);
+    return error;
+}

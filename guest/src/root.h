@@ -1,0 +1,17 @@
+// The root of the guest's processes: an overlay of the image (read-only) and the work disk.
+#ifndef MAGS_ROOT_H
+#define MAGS_ROOT_H
+
+#include <stdbool.h>
+
+#define IMAGE_MOUNT "/image"
+#define WORK_MOUNT "/disk"
+#define ROOT_MOUNT "/root"
+
+// 0 or errno; `*what` says what failed. Mounting it again is nothing.
+int root_mount(const char **what);
+int root_grow(const char **what); // let the work disk's file system fill its device
+int root_write(const char *path, unsigned mode, const char *text); // a small file in the root; 0 or errno
+void root_unmount(void); // as far as it goes, before power-off
+
+#endif

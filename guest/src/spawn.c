@@ -1,0 +1,248 @@
+#include "spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "builtin.h"
+#include "script.h"
+
+enum { MAX_DEFAULTS = 512 };
+
+static char *defaults[MAX_DEFAULTS];
+static size_t default_count;
+
+static size_t name_length(const char *assignment) { return (size_t)(strchr(assignment, '=') - assignment); }
+
+static bool same_name(const char *a, const char *b) {
+    size_t length = name_length(a);
+    return !strncmp(a, b, length + 1);
+}
+
+void environment_set(const char *assignment) {
+    char *copy = strdup(assignment);
+    if (!copy)
+        return;
+    for (size_t i = 0; i < default_count; i++)
+        if (same_name(defaults[i], copy)) {
+            free(defaults[i]);
+            defaults[i] = copy;
+            return;
+        }
+    if (default_count < MAX_DEFAULTS)
+        defaults[default_count++] = copy;
+    else
+        free(copy);
+}
+
+enum { BASICS = 8 };
+
+struct environment {
+    char *variables[BASICS + MAX_DEFAULTS + MAX_STRINGS + 1];
+    size_t count;
+    char home[300], user[160], logname[160];
+};
+
+static void put(struct environment *environment, char *assignment) {
+    for (size_t i = 0; i < environment->count; i++)
+        if (same_name(environment->variables[i], assignment)) {
+            environment->variables[i] = assignment;
+            return;
+        }
+    environment->variables[environment->count++] = assignment;
+}
+
+static void merge_environment(struct environment *environment, struct wish *wish, const struct identity *identity) {
+    static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    static char language[] = "LANG=C.UTF-8", shell[] = "SHELL=/bin/sh", term[] = "TERM=xterm-256color";
+    environment->count = 0;
+    snprintf(environment->home, sizeof environment->home, "HOME=%s", identity->home);
+    snprintf(environment->user, sizeof environment->user, "USER=%s", identity->name);
+    snprintf(environment->logname, sizeof environment->logname, "LOGNAME=%s", identity->name);
+    put(environment, path);
+    put(environment, environment->home);
+    put(environment, environment->user);
+    put(environment, environment->logname);
+    put(environment, language);
+    put(environment, shell);
+    if (wish->has_terminal)
+        put(environment, term);
+    for (size_t i = 0; i < default_count; i++)
+        put(environment, defaults[i]);
+    for (size_t i = 0; i < wish->variables; i++)
+        put(environment, wish->environment[i]);
+    environment->variables[environment->count] = NULL;
+}
+
+struct plan {
+    struct wish *wish;
+    const struct ends *ends;
+    const struct identity *identity;
+    char *const *argv;
+    char *const *environment;
+    const char *path; // to search for argv[0]
+    bool is_warm;
+    int error; // set by a child that shares our memory
+};
+
+static bool move_fd(int from, int to) { return from == to ? fcntl(to, F_SETFD, 0) == 0 : dup2(from, to) == to; }
+
+// In the child. Plain system calls where the library's wrappers would synchronise threads.
+static int enter(const struct plan *plan) {
+    const struct ends *ends = plan->ends;
+    const struct wish *wish = plan->wish;
+    const struct identity *identity = plan->identity;
+    setsid();
+    if (ends->is_terminal && ioctl(ends->input, TIOCSCTTY, 0) < 0)
+        return errno;
+    int input = ends->input < 0 ? agent.null : ends->input;
+    if (!move_fd(input, 0) || !move_fd(ends->output, 1) || !move_fd(ends->error, 2))
+        return errno;
+    if (ends->result >= 0 && !move_fd(ends->result, 3))
+        return errno;
+    if (agent.is_init)
+        setpriority(PRIO_PROCESS, 0, 0);
+    if (agent.confine && !plan->is_warm) {
+        if (fchdir(agent.root) < 0 || chroot(".") < 0)
+            return errno;
+    }
+    if (identity->uid || identity->gid || wish->user) {
+        if (syscall(SYS_setgroups, identity->group_count, identity->groups) < 0)
+            return errno;
+        if (syscall(SYS_setresgid, identity->gid, identity->gid, identity->gid) < 0)
+            return errno;
+    }
+    for (size_t i = 0; i < wish->limit_count; i++)
+        if (setrlimit(wish->limits[i].resource, &wish->limits[i].bounds) < 0)
+            return errno;
+    if (identity->uid && syscall(SYS_setresuid, identity->uid, identity->uid, identity->uid) < 0)
+        return errno;
+    // After the change of user, so that the directory is one it may enter.
+    if (wish->cwd) {
+        if (chdir(wish->cwd) < 0)
+            return errno;
+    } else if (!plan->is_warm && chdir(identity->home) < 0 && chdir("/") < 0) {
+        return errno;
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    return 0;
+}
+
+// execvp(3) with the child's own PATH; `path` of the plan is not changed.
+static int execute(const struct plan *plan) {
+    const char *name = plan->argv[0];
+    if (strchr(name, '/') || !*name) {
+        execve(name, plan->argv, plan->environment);
+        return errno;
+    }
+    char file[4096];
+    int error = ENOENT;
+    for (const char *at = plan->path; at;) {
+        const char *end = strchr(at, ':');
+        size_t length = end ? (size_t)(end - at) : strlen(at);
+        if (length + strlen(name) + 2 < sizeof file) {
+            snprintf(file, sizeof file, "%.*s/%s", length ? (int)length : 1, length ? at : ".", name);
+            execve(file, plan->argv, plan->environment);
+            if (errno != ENOENT && errno != ENOTDIR)
+                error = errno;
+            if (errno == ENOEXEC || errno == E2BIG)
+                break;
+        }
+        at = end ? end + 1 : NULL;
+    }
+    return error;
+}
+
+static pid_t start_program(struct plan *plan) {
+    // The agent waits until the child has its own memory: no page tables are copied, the child starts at once.
+    pid_t pid = vfork();
+    if (pid == 0) {
+        int error = enter(plan);
+        plan->error = error ? error : execute(plan);
+        _exit(127);
+    }
+    return pid < 0 ? -errno : plan->error ? -plan->error : pid;
+}
+
+static pid_t start_builtin(struct plan *plan) {
+    pid_t pid = fork();
+    if (pid)
+        return pid < 0 ? -errno : pid;
+    int error = enter(plan);
+    // Not exec'd, so nothing closes by itself what is the agent's.
+    syscall(SYS_close_range, plan->ends->result >= 0 ? 4 : 3, ~0u, 0);
+    if (error)
+        _exit(result(error, "cannot enter the guest's root", NULL, 0));
+    _exit(builtin_run(plan->wish->builtin, plan->wish->argv, plan->wish->argc));
+}
+
+static int prepare_script(uint32_t id, struct wish *wish, char path[SCRIPT_PATH]) {
+    static char shell[] = "/bin/sh", flag[] = "-c", name[] = "sh";
+    size_t size = script_unix_lines(wish->script, wish->script_size);
+    bool names_interpreter = size >= 2 && wish->script[0] == '#' && wish->script[1] == '!';
+    bool as_file = script_needs_file(wish->script, size);
+    size_t head = as_file ? names_interpreter ? 1 : 2 : 4;
+    if (wish->argc + head > MAX_STRINGS)
+        return E2BIG;
+    memmove(wish->argv + head, wish->argv, (wish->argc + 1) * sizeof *wish->argv);
+    wish->script[size] = 0;
+    if (as_file) {
+        int error = script_write(id, wish->script, size, path);
+        if (error)
+            return error;
+        wish->has_script_file = true;
+        wish->argv[0] = shell;
+        wish->argv[head - 1] = path;
+    } else {
+        memcpy(wish->argv, (char *[]){shell, flag, wish->script, name}, 4 * sizeof *wish->argv);
+    }
+    return 0;
+}
+
+static const char *search_path(const struct environment *environment) {
+    for (size_t i = environment->count; i-- > 0;)
+        if (!strncmp(environment->variables[i], "PATH=", 5))
+            return environment->variables[i] + 5;
+    return "/bin";
+}
+
+pid_t spawn(uint32_t id, struct wish *wish, const struct ends *ends) {
+    static struct environment environment;
+    static char self[] = "/proc/self/exe", warm[] = "--warm";
+    char path[SCRIPT_PATH];
+    struct identity identity;
+    bool is_warm = wish->builtin == BUILTIN_WARM;
+    if (agent.root < 0 && !is_warm)
+        return -ENOTCONN;
+    int error = identity_find(&identity, wish->user);
+    if (!error && wish->has_script)
+        error = prepare_script(id, wish, path);
+    if (error)
+        return -error;
+    merge_environment(&environment, wish, &identity);
+    if (is_warm) {
+        wish->argv[0] = self;
+        wish->argv[1] = warm;
+        wish->argv[2] = NULL;
+    }
+    struct plan plan = {
+        .wish = wish,
+        .ends = ends,
+        .identity = &identity,
+        .argv = wish->argv,
+        .environment = environment.variables,
+        .path = search_path(&environment),
+        .is_warm = is_warm,
+    };
+    return wish->builtin && !is_warm ? start_builtin(&plan) : start_program(&plan);
+}
