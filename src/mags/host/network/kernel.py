@@ -69,6 +69,14 @@ def unpin(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def pinned(path: Path) -> bool:
+    """Whether a namespace is alive under this name."""
+    try:
+        return path.stat().st_dev != path.parent.stat().st_dev
+    except FileNotFoundError:
+        return False
+
+
 def open_tap(name: str, *, owner: int | None = None, persist: bool = False) -> int:
     """A descriptor of tap device `name` in this thread's namespace, made if it is not there. The caller closes it.
 

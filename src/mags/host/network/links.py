@@ -8,6 +8,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from mags.host.network.addresses import GATEWAY_ADDRESS, GATEWAY_MAC, GUEST_PREFIX, TAP, UPLINK, Pair
+from mags.host.network.errors import NetworkMissing
 
 _NOPREFIXROUTE = 0x200
 """IFA_F_NOPREFIXROUTE: the kernel adds no route of its own for the address."""
@@ -77,11 +78,13 @@ def names(netlink: Any, prefix: str) -> list[str]:
 
 
 def traffic(netlink: Any, name: str) -> tuple[int, int]:
-    """Bytes that the device has received and sent so far. Raises FileNotFoundError if it is not there."""
-    for link in netlink.link("get", ifname=name):
-        stats = link.get_attr("IFLA_STATS64")
-        return int(stats["rx_bytes"]), int(stats["tx_bytes"])
-    raise FileNotFoundError(2, "no such device", name)
+    """Bytes that the device has received and sent so far. Raises NetworkMissing if it is not there."""
+    try:
+        (link,) = netlink.link("get", ifname=name)
+    except NetlinkError as error:
+        raise NetworkMissing(f"The network {name} is gone.") from error
+    stats = link.get_attr("IFLA_STATS64")
+    return int(stats["rx_bytes"]), int(stats["tx_bytes"])
 
 
 def foreign_routes(netlink: Any, prefix: str) -> list[str]:

@@ -54,8 +54,9 @@ class Namespace:
         return outcome[0]
 
     async def count_traffic(self) -> tuple[int, int]:
-        """Bytes sent to the VM and bytes that came from it since it was made, with headers.
+        """Bytes sent to the VM and bytes that came from it since it was made.
 
-        What does not leave the namespace, as ARP, is not counted. Raises NetworkMissing once it is released.
+        With Ethernet headers, and a little ARP between namespace and host; the guest's own ARP is not counted.
+        Raises NetworkMissing once it is released.
         """
         return await self._traffic(self.index)

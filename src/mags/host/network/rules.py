@@ -21,7 +21,14 @@ from mags.host.network.addresses import FORBIDDEN, GATEWAY_ADDRESS, GUEST_ADDRES
 CONNECTIONS_LIMIT = 4096
 """Connections a guest may have open at once. The host's table of connections is shared by all."""
 
-REFUSE = "reject with icmpx type admin-prohibited"
+REFUSE = "goto refuse"
+
+REFUSE_CHAIN = """chain refuse {
+        meta l4proto tcp reject with tcp reset
+        reject with icmpx type admin-prohibited
+    }"""
+"""Refused and not dropped, so that a program in the guest hears at once. The kernel bounds the rate of ICMP to a
+few a second; a reset always comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,7 @@ def namespace_rules(pair: Pair, policy: Policy) -> str:
     """For `nft -f` inside the namespace of one VM."""
     return f"""table inet mags {{
     {_sets(policy)}
+    {REFUSE_CHAIN}
     chain prerouting {{
         type nat hook prerouting priority dstnat
         iifname "{UPLINK}" ip daddr {pair.address} dnat ip to {GUEST_ADDRESS}
@@ -133,6 +141,7 @@ def host_rules(installation: str, subnet: Subnet, policy: Policy, services: Host
 delete table inet {table}
 table inet {table} {{
     {_sets(policy)}
+    {REFUSE_CHAIN}
     chain services {{
         {lines.join(redirects)}
     }}

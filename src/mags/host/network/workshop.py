@@ -133,8 +133,10 @@ class Workshop:
 
     def whole(self, index: int) -> bool:
         """Whether the namespace is there with both its ends."""
-        path = self.site.path(index)
-        return path.is_mount() and links.index_of(self._desk.netlink, self.site.veth(index)) is not None
+        return (
+            kernel.pinned(self.site.path(index))
+            and links.index_of(self._desk.netlink, self.site.veth(index)) is not None
+        )
 
     def traffic(self, index: int) -> tuple[int, int]:
         """Bytes sent to the VM, and bytes that came from it."""
