@@ -12,6 +12,7 @@ from mags.edge.activity import Activity
 from mags.edge.config import Settings
 from mags.edge.dialing import Dialer
 from mags.edge.directory import Directory
+from mags.edge.ssh.gateway import Gateway
 from mags.edge.tasks import Tasks
 from mags.edge.urls.front import Urls
 from mags.hostclient import HostClient
@@ -29,6 +30,7 @@ class Edge:
         self._connection: Client | None = None
         self._dialer: Dialer | None = None
         self._urls: Urls | None = None
+        self.ssh: Gateway | None = None
 
     async def start(self) -> None:
         settings = self.settings
@@ -42,8 +44,12 @@ class Edge:
         await self._dialer.start()
         self._urls = Urls(settings, directory, self._dialer, activity)
         await self._urls.start()
+        self.ssh = Gateway(settings, hosts, directory, activity)
+        await self.ssh.start()
 
     async def aclose(self) -> None:
+        if self.ssh is not None:
+            await self.ssh.aclose()
         if self._urls is not None:
             await self._urls.aclose()
         if self._dialer is not None:
