@@ -1,0 +1,273 @@
+"""What changed on a VM's work disk since the last time it was asked: QEMU's dirty bitmaps and its backup job.
+
+    track -> tracking --capture--> captured --accept--> tracking   (the store has it)
+                          |            `------revert--> tracking   (it has not: nothing is lost)
+                          `-(any error)--> tracking
+
+A capture is written to a file on the host's own disk and never straight to the workspace's store: while QEMU copies,
+the guest's writes to blocks that are not copied yet wait for the copy, and fail with it. The guest must not notice
+how its store is.
+
+There are two bitmaps while a capture is open: the older holds what the capture has, the newer what was written
+since. All that a new host program finds after a crash is joined again (`track`), so it may copy a block twice, but
+never forgets one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from mags.host.vmm.driver import VmmError
+from mags.host.vmm.qemu import overlay
+from mags.host.vmm.qemu.increment import Applied, Image
+from mags.host.vmm.qemu.machine import WORK_NODE
+from mags.host.vmm.qemu.qmp import Qmp, QmpError
+
+BITMAP, JOB, STAGE = "mags-sync-", "mags-sync", "mags-stage"
+STAGE_FILE = "stage.qcow2"
+GRANULARITY = 64 << 10
+"""Bytes that one bit stands for: the cluster size of the stage too, so a bit is a cluster."""
+JOB_TIMEOUT = 600.0
+"""Seconds for copying all changes to the host's own disk."""
+MARGIN = 256 << 20
+"""Bytes of the host's disk that a capture leaves free."""
+
+Step = Callable[[], Awaitable[None]]
+
+
+class Monitored(Protocol):
+    """As much of a QemuVm as is needed here."""
+
+    @property
+    def qmp(self) -> Qmp: ...
+
+    @property
+    def directory(self) -> Path: ...
+
+    async def pass_file(self, path: Path, flags: int) -> str: ...
+
+
+class Capture:
+    """Changes of a disk, on the host's disk. `apply` blocks: run it in a thread."""
+
+    def __init__(self, stage: Path, size: int, dirty: int, freeze_ms: int) -> None:
+        self.size = size
+        """Bytes of the whole disk."""
+        self.dirty, self.freeze_ms = dirty, freeze_ms
+        self._stage = stage
+
+    def apply(self, target: Path) -> Applied:
+        """Write the changes to the raw image `target` and wait until they are durable there (fsync)."""
+        source = os.open(self._stage, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            image = Image.read(source)
+            if image.size != self.size:
+                raise VmmError("The captured disk has another size than the VM's.")
+            descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if os.fstat(descriptor).st_size < self.size:
+                    os.ftruncate(descriptor, self.size)
+                applied = image.apply(descriptor)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        finally:
+            os.close(source)
+        # QEMU does not report a failure to write its tables when it closes the stage: a lost table is lost clusters.
+        if applied.data + applied.zeros < self.dirty:
+            raise VmmError("The captured changes are not complete: is the host's disk full?")
+        return applied
+
+
+class BlockSync:
+    """The changes of one VM's work disk. One user at a time."""
+
+    def __init__(self, vm: Monitored) -> None:
+        self._vm, self._qmp = vm, vm.qmp
+        self._stage = vm.directory / STAGE_FILE
+        self._number = 0
+        self._open = False
+
+    async def track(self) -> None:
+        """Begin to follow changes, or go on after another host program did: leftovers of a capture are joined."""
+        await self._clear_capture()
+        names = await self._bitmaps()
+        self._number = max((int(name.removeprefix(BITMAP)) for name in names), default=0)
+        if not names:
+            self._number = 1
+            await self._add(self._name(1))
+        await self._join([name for name in names if name != self._name(self._number)])
+
+    async def dirty(self) -> int:
+        """Bytes that a capture would copy now, in whole clusters of 64 KiB."""
+        return int((await self._node())["bitmaps"][self._name(self._number)]["count"])
+
+    async def capture(self, *, freeze: Step, thaw: Step) -> Capture:
+        """Copy the changes to the host's disk, as they are at one moment.
+
+        freeze, thaw: called around that moment; between them the guest must not write to its disk, and its file
+        system must be whole. thaw is called whatever happens, once freeze was called.
+        On any error nothing has changed but time. The caller must `accept` or `revert` what it gets.
+        """
+        if self._open:
+            raise VmmError("The last capture of this disk is neither accepted nor reverted.")
+        node = await self._node()
+        size, dirty = int(node["size"]), int(node["bitmaps"][self._name(self._number)]["count"])
+        self._check_space(dirty)
+        await self._open_stage(size)
+        self._open = True
+        try:
+            freeze_ms = await self._start(freeze, thaw)
+            await self._finish()
+            dirty = int((await self._node())["bitmaps"][self._name(self._number - 1)]["count"])
+            await self._close_stage()
+        except BaseException:
+            await asyncio.shield(self.revert())
+            raise
+        return Capture(self._stage, size, dirty, freeze_ms)
+
+    async def accept(self) -> None:
+        """The captured changes are safe elsewhere: forget them."""
+        await self._remove(self._name(self._number - 1))
+        self._stage.unlink(missing_ok=True)
+        self._open = False
+
+    async def revert(self) -> None:
+        """The captured changes are not safe: they count as changed again."""
+        self._open = False
+        await self._clear_capture()
+        names = await self._bitmaps()
+        await self._join([name for name in names if name != self._name(self._number)])
+        # A VM that stopped because the copy of a block failed goes on: the block is not needed any more.
+        if (await self._qmp.execute("query-status"))["status"] == "io-error":
+            await self._qmp.execute("cont")
+
+    async def _start(self, freeze: Step, thaw: Step) -> int:
+        """The moment itself; how long the guest was frozen, in ms."""
+        old, new = self._name(self._number), self._name(self._number + 1)
+        begin = time.monotonic()
+        try:
+            await freeze()
+            actions = [
+                _action("block-dirty-bitmap-add", node=WORK_NODE, name=new, granularity=GRANULARITY),
+                _action("block-dirty-bitmap-disable", node=WORK_NODE, name=old),
+                _action(
+                    "blockdev-backup",
+                    job_id=JOB,
+                    device=WORK_NODE,
+                    target=STAGE,
+                    sync="bitmap",
+                    bitmap=old,
+                    bitmap_mode="never",  # QEMU would clear it when the job ends, long before the store has it
+                    auto_dismiss=False,
+                ),
+            ]
+            await self._qmp.execute("transaction", actions=actions)
+            self._number += 1
+        finally:
+            await asyncio.shield(thaw())
+        return round((time.monotonic() - begin) * 1000)
+
+    async def _finish(self) -> None:
+        """Wait for the job; VmmError with its own words if it failed."""
+        with self._qmp.events("JOB_STATUS_CHANGE") as events:
+            async with asyncio.timeout(JOB_TIMEOUT):
+                while (job := await self._job()) is not None and job["status"] != "concluded":
+                    await anext(events)
+        if job is None:
+            raise VmmError("QEMU has lost the job that copies the disk's changes.")
+        await self._qmp.execute("job-dismiss", id=JOB)
+        if "error" in job:
+            raise VmmError(f"QEMU could not copy the disk's changes: {job['error']}.")
+
+    async def _clear_capture(self) -> None:
+        """End the job and the node of a capture, whatever state they are in."""
+        with self._qmp.events("JOB_STATUS_CHANGE") as events:
+            if (job := await self._job()) is not None:
+                if job["status"] != "concluded":
+                    try:
+                        await self._qmp.execute("job-cancel", id=JOB)
+                    except QmpError:
+                        pass  # it concluded just now
+                async with asyncio.timeout(JOB_TIMEOUT):
+                    while (job := await self._job()) is not None and job["status"] != "concluded":
+                        await anext(events)
+                await self._qmp.execute("job-dismiss", id=JOB)
+        await self._close_stage()
+        self._stage.unlink(missing_ok=True)
+
+    async def _open_stage(self, size: int) -> None:
+        self._stage.unlink(missing_ok=True)
+        await asyncio.to_thread(overlay.create, self._stage, self._stage, size, owner=0)
+        name = await self._vm.pass_file(self._stage, os.O_RDWR)
+        try:
+            await self._qmp.execute(
+                "blockdev-add",
+                driver="qcow2",
+                node_name=STAGE,
+                backing=None,
+                file={"driver": "file", "filename": name, "locking": "off"},
+            )
+        except BaseException:
+            self._stage.unlink(missing_ok=True)
+            raise
+        finally:
+            # QEMU drops the descriptor when the node is deleted.
+            await self._qmp.execute("remove-fd", fdset_id=int(name.rpartition("/")[2]))
+
+    async def _close_stage(self) -> None:
+        nodes = await self._qmp.execute("query-named-block-nodes", flat=True)
+        if any(node["node-name"] == STAGE for node in nodes):
+            await self._qmp.execute("blockdev-del", node_name=STAGE)
+
+    def _check_space(self, dirty: int) -> None:
+        status = os.statvfs(self._vm.directory)
+        free = status.f_bavail * status.f_frsize
+        if free < dirty + MARGIN:
+            raise VmmError(
+                f"The host's disk has {free >> 20} MiB left and a sync needs {(dirty + MARGIN) >> 20}: make room."
+            )
+
+    async def _node(self) -> dict[str, Any]:
+        for node in await self._qmp.execute("query-named-block-nodes", flat=True):
+            if node["node-name"] == WORK_NODE:
+                bitmaps = {bitmap["name"]: bitmap for bitmap in node.get("dirty-bitmaps", ()) if "name" in bitmap}
+                return {"size": node["image"]["virtual-size"], "bitmaps": bitmaps}
+        raise VmmError("The VM has no work disk.")
+
+    async def _bitmaps(self) -> list[str]:
+        names = [name for name in (await self._node())["bitmaps"] if name.startswith(BITMAP)]
+        return sorted(names, key=lambda name: int(name.removeprefix(BITMAP)))
+
+    async def _join(self, others: list[str]) -> None:
+        if others:
+            await self._qmp.execute(
+                "block-dirty-bitmap-merge", node=WORK_NODE, target=self._name(self._number), bitmaps=others
+            )
+        for name in others:
+            await self._remove(name)
+
+    async def _add(self, name: str) -> None:
+        await self._qmp.execute("block-dirty-bitmap-add", node=WORK_NODE, name=name, granularity=GRANULARITY)
+
+    async def _remove(self, name: str) -> None:
+        await self._qmp.execute("block-dirty-bitmap-remove", node=WORK_NODE, name=name)
+
+    async def _job(self) -> dict[str, Any] | None:
+        for job in await self._qmp.execute("query-jobs"):
+            if job["id"] == JOB:
+                assert isinstance(job, dict)
+                return job
+        return None
+
+    def _name(self, number: int) -> str:
+        return f"{BITMAP}{number}"
+
+
+def _action(kind: str, **arguments: object) -> dict[str, object]:
+    return {"type": kind, "data": {key.replace("_", "-"): value for key, value in arguments.items()}}
