@@ -1,7 +1,8 @@
 """What a driver of virtual machines offers. The rest of the host programs against these Protocols only.
 
     Vmm --clone--> Vm (running) --pause--> (paused) --resume--> ... --kill/destroy--> gone
-        --adopt--> Vm (as it was left)
+        --adopt--> Vm (as it was left)     --save--> (asleep: a directory, no process)
+        --wake--> Vm (running, as it was saved)
 
 Every method that waits has a deadline inside and raises `VmmError` when it passes, or when the VM dies
 under it.
@@ -18,6 +19,10 @@ from mags.host.vmm.spec import VmSpec, WorkDisk
 
 class VmmError(Exception):
     """The driver could not do it; the text says what failed and, where known, the hypervisor's own words."""
+
+
+class SnapshotUnusable(VmmError):
+    """A VM can't wake from its saved memory; the text says why. Its disk is not affected."""
 
 
 class TapSource(Protocol):
@@ -63,6 +68,12 @@ class Vm(Protocol):
     async def resume(self) -> None:
         """Let the vCPUs run (about 1 ms)."""
 
+    async def copy_base(self) -> None:
+        """Prepare `save` while the VM runs on: what can be copied ahead is. Harmless if repeated."""
+
+    async def save(self) -> None:
+        """Save memory and devices into the directory and end the process. VmmError: it runs on, and says why."""
+
     async def kill(self) -> None:
         """End the VM at once, with no word to the guest, and wait for its process. Harmless if repeated."""
 
@@ -105,6 +116,27 @@ class Vmm(Protocol):
 
     async def adopt(self, directory: Path) -> Vm | None:
         """The VM that an earlier process of the host program left in this directory; None: it is dead."""
+
+    def asleep(self, directory: Path) -> bool:
+        """Whether a VM was saved there and has not woken since."""
+
+    async def flush(self, directory: Path) -> None:
+        """Make a saved VM outlive a restart of the machine. Harmless if it has woken meanwhile."""
+
+    async def wake(
+        self,
+        spec: VmSpec,
+        directory: Path,
+        *,
+        namespace: TapSource | None,
+        uid: int,
+        work_disk: WorkDisk | None = None,
+        group: ProcessGroup | None = None,
+    ) -> Vm:
+        """The VM that was saved in the directory, running. Arguments as they were for `clone`.
+
+        SnapshotUnusable: it can't be woken; its disk is as it was, and `clone` starts it afresh.
+        """
 
     async def warm(self, spec: VmSpec) -> None:
         """Build the template of the spec now, if it is missing or stale."""

@@ -1,0 +1,313 @@
+"""Sleep: a running machine's memory and devices, saved into its directory; and the way back.
+
+    running --copy_base--> (its base lies in DIRECTORY/memory) --save--> asleep: no process, three files
+    asleep --wake--> running;   asleep --(an unusable file)--> SnapshotUnusable: boot it from its disk instead
+
+A clone maps its template's memory privately: the kernel knows which pages are the VM's own (pagemap, see
+Documentation/admin-guide/mm/pagemap.rst of Linux). So the base is copied while the VM still runs, and in the moment of
+sleep only the VM's own pages are written over the copy: some 20 MB instead of all its memory. A VM that wakes maps that
+file privately in its turn; at its next sleep the file is its own and is written in place.
+
+The devices' state comes from `xen-save-devices-state`, which leaves all RAM out; it lacks the section that names the
+machine, which is put in.
+
+    DIRECTORY/memory       the guest's memory, sparse
+    DIRECTORY/devices      state of the rest of the machine
+    DIRECTORY/asleep.json  `Meta`: written last, removed before the guest runs again. Without it nothing is asleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mags.host.vmm.driver import SnapshotUnusable, VmmError
+from mags.kit.files import write_atomic
+
+if TYPE_CHECKING:
+    from mags.host.vmm.qemu.vm import QemuVm
+
+MEMORY, DEVICES, META, OVERLAY = "memory", "devices", "asleep.json", "work.qcow2"
+PAGE = os.sysconf("SC_PAGE_SIZE")
+PRESENT, SWAPPED, FILE_OR_SHARED = 1 << 63, 1 << 62, 1 << 61
+"""Bits of a pagemap entry. A page that is there (or in swap) and not the file's is the process's own."""
+HEADER = b"QEVM\x00\x00\x00\x03"
+"""Magic number and version of a saved state (migration/savevm.c of QEMU)."""
+CONFIGURATION = b"\x07" + struct.pack(">I", len(b"microvm")) + b"microvm"
+"""QEMU_VM_CONFIGURATION: the section that names the machine type."""
+FICLONE = 0x40049409
+CHUNK = 1 << 20
+SAVE_TIMEOUT = 60.0
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """boot_id: of the host's kernel; files that were not yet flushed are worth nothing after its restart."""
+
+    version: str
+    accelerator: str
+    size: int
+    mtime_ns: int
+    devices_sha256: str
+    boot_id: str
+    flushed: bool
+    saved_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of the process's address space that maps the guest's memory at `offset` of its file."""
+
+    start: int
+    end: int
+    offset: int
+    inode: int
+
+
+def is_asleep(directory: Path) -> bool:
+    return (directory / META).exists()
+
+
+def forget(directory: Path) -> None:
+    """The guest is to run again: what was saved must never be used a second time. Durable."""
+    for name in (META, DEVICES):
+        (directory / name).unlink(missing_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def copy_base(vm: QemuVm) -> None:
+    """Copy what the VM's memory started from, while it runs. Harmless if repeated; VmmError if the disk is full."""
+    if not vm.base_copied:
+        await asyncio.to_thread(_copy_base, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
+        vm.base_copied = True
+
+
+async def save(vm: QemuVm) -> None:
+    """Save and end a VM. When it can't be saved it runs on and VmmError says why."""
+    await copy_base(vm)
+    await vm.pause()
+    try:
+        devices = vm.directory / DEVICES
+        devices.unlink(missing_ok=True)
+        name = await vm.pass_file(devices, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        await vm.process.unless_dead(
+            vm.qmp.execute("xen-save-devices-state", timeout=SAVE_TIMEOUT, filename=name, live=False)
+        )
+        _complete(devices)
+        await asyncio.to_thread(_write_own_pages, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
+        _write_meta(vm, flushed=False)
+    except BaseException as error:
+        (vm.directory / META).unlink(missing_ok=True)
+        (vm.directory / DEVICES).unlink(missing_ok=True)
+        if not vm.died.done():
+            await asyncio.shield(vm.resume())
+        if isinstance(error, OSError):
+            raise VmmError(f"The VM's memory can't be saved: {_words(error)}") from error
+        raise
+    await vm.kill()
+
+
+async def flush(directory: Path) -> None:
+    """Make what was saved outlive a restart of the machine. Harmless if the VM has woken meanwhile."""
+    await asyncio.to_thread(_flush, directory)
+
+
+def usable(directory: Path, *, version: str, accelerator: str, memory_bytes: int) -> None:
+    """SnapshotUnusable (with the reason) unless the VM can wake from what lies in the directory."""
+    try:
+        meta = msgspec.json.decode((directory / META).read_bytes(), type=Meta)
+        memory = (directory / MEMORY).stat()
+        devices = (directory / DEVICES).read_bytes()
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise SnapshotUnusable(f"Its memory image can't be read: {error}.") from error
+    if (meta.version, meta.accelerator) != (version, accelerator):
+        raise SnapshotUnusable(f"Its memory image was saved by QEMU {meta.version} ({meta.accelerator}).")
+    if (memory.st_size, meta.size) != (memory_bytes, memory_bytes) or memory.st_mtime_ns != meta.mtime_ns:
+        raise SnapshotUnusable("Its memory image is damaged: size or time is not what was written.")
+    if hashlib.sha256(devices).hexdigest() != meta.devices_sha256:
+        raise SnapshotUnusable("Its memory image is damaged: the devices' state is not what was written.")
+    if not meta.flushed and meta.boot_id != boot_id():
+        raise SnapshotUnusable("The machine was restarted before its memory image was safe on disk.")
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+# --- the guest's memory in QEMU's address space -------------------------------------------------------------------
+
+
+def _regions(pid: int, size: int) -> list[Region]:
+    """Where the process maps the guest's memory: the private, writable file mapping of that size (or its parts)."""
+    found: dict[int, list[Region]] = {}
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw.p ([0-9a-f]+) \S+ (\d+)", line)
+        if match is not None and match[4] != "0":
+            start, end, offset = (int(match[number], 16) for number in (1, 2, 3))
+            found.setdefault(int(match[4]), []).append(Region(start, end, offset, int(match[4])))
+    for regions in found.values():
+        if sum(region.end - region.start for region in regions) == size:
+            return regions
+    raise VmmError("The guest's memory is not to be found in its process.")
+
+
+def _copy_base(pid: int, size: int, target: Path) -> None:
+    try:
+        region = _regions(pid, size)[0]
+        if target.exists():
+            if target.stat().st_ino == region.inode:
+                return  # it woke from this file: the file is its base
+            target.unlink()
+        # The link leads to the mapped file also when its name is gone, as that of a template that was replaced.
+        source = os.open(f"/proc/{pid}/map_files/{region.start:x}-{region.end:x}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            beside = target.with_name(f"{MEMORY}.new")
+            _copy_sparse(source, beside, size)
+            beside.replace(target)
+        finally:
+            os.close(source)
+    except OSError as error:
+        target.with_name(f"{MEMORY}.new").unlink(missing_ok=True)
+        raise VmmError(f"The VM's memory can't be saved: {_words(error)}") from error
+
+
+def _copy_sparse(source: int, target: Path, size: int) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.ioctl(descriptor, FICLONE, source)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL):
+                raise
+        os.ftruncate(descriptor, size)
+        for start, end in _data(source, size):
+            position = start
+            while position < end:
+                copied = os.copy_file_range(source, descriptor, end - position, position, position)
+                if copied == 0:
+                    break
+                position += copied
+    finally:
+        os.close(descriptor)
+
+
+def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """The parts of a sparse file that hold data."""
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _write_own_pages(pid: int, size: int, target: Path) -> None:
+    """Write the pages that belong to the process alone over the copy of its base."""
+    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+    pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    output = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        for region in _regions(pid, size):
+            for first, last in _own_runs(pagemap, region):
+                for page in range(first, last, CHUNK // PAGE):
+                    start = region.start + page * PAGE
+                    count = min(last - page, CHUNK // PAGE) * PAGE
+                    data = os.pread(memory, count, start)
+                    if len(data) != count:
+                        raise VmmError("The guest's memory could not be read.")
+                    written = os.pwrite(output, data, region.offset + page * PAGE)
+                    if written != count:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        for descriptor in (memory, pagemap, output):
+            os.close(descriptor)
+
+
+def _own_runs(pagemap: int, region: Region) -> Iterator[tuple[int, int]]:
+    """Runs [first, last) of the region's pages that are the process's own."""
+    count = (region.end - region.start) // PAGE
+    raw = os.pread(pagemap, count * 8, region.start // PAGE * 8)
+    if len(raw) != count * 8:
+        raise VmmError("The guest's page map could not be read.")
+    run: int | None = None
+    for index, entry in enumerate(memoryview(raw).cast("Q")):
+        own = bool(entry & (PRESENT | SWAPPED)) and not entry & FILE_OR_SHARED
+        if own and run is None:
+            run = index
+        elif not own and run is not None:
+            yield run, index
+            run = None
+    if run is not None:
+        yield run, count
+
+
+# --- what lies on disk --------------------------------------------------------------------------------------------
+
+
+def _complete(devices: Path) -> None:
+    state = devices.read_bytes()
+    if not state.startswith(HEADER):
+        raise VmmError("QEMU saved its devices in a form that is not known.")
+    devices.write_bytes(HEADER + CONFIGURATION + state[len(HEADER) :])
+
+
+def _write_meta(vm: QemuVm, *, flushed: bool) -> None:
+    memory = (vm.directory / MEMORY).stat()
+    digest = hashlib.sha256((vm.directory / DEVICES).read_bytes()).hexdigest()
+    version, accelerator = vm.origin
+    meta = Meta(version, accelerator, memory.st_size, memory.st_mtime_ns, digest, boot_id(), flushed, time.time())
+    write_atomic(vm.directory / META, msgspec.json.encode(meta))
+
+
+def _flush(directory: Path) -> None:
+    try:
+        meta = msgspec.json.decode((directory / META).read_bytes(), type=Meta)
+        for name in (MEMORY, DEVICES, OVERLAY):
+            descriptor = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        if is_asleep(directory):
+            done = msgspec.structs.replace(meta, flushed=True)
+            _replace_meta(directory, done)
+    except FileNotFoundError:
+        return  # it woke
+
+
+def _replace_meta(directory: Path, meta: Meta) -> None:
+    """Overwrite in place, never create: a VM that wakes in this moment removes the name for good."""
+    data = msgspec.json.encode(meta)
+    descriptor = os.open(directory / META, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        # One character shorter at most ("true" for "false"): padded, so that one write replaces all.
+        os.pwrite(descriptor, data + b" " * max(0, os.fstat(descriptor).st_size - len(data)), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _words(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the host's disk is full."
+    return f"{error.strerror or error}."

@@ -1,0 +1,137 @@
+"""One running QEMU as a Vm.
+
+running <--pause/resume--> paused;   both --(guest powers off | QEMU ends | kill)--> died
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from pathlib import Path
+
+from mags.host.vmm.driver import VmmError
+from mags.host.vmm.qemu import process as processes
+from mags.host.vmm.qemu import snapshot
+from mags.host.vmm.qemu.machine import CONSOLE_BYTES
+from mags.host.vmm.qemu.process import Process
+from mags.host.vmm.qemu.qmp import Qmp
+from mags.host.vmm.spec import VmSpec
+
+CONSOLE_LOG = "console.log"
+GUEST_ENDED = "The guest powered off, rebooted or crashed."
+
+
+class QemuVm:
+    """See driver.Vm. `qmp` is for the other files of this package."""
+
+    def __init__(
+        self, spec: VmSpec, directory: Path, process: Process, qmp: Qmp, *, origin: tuple[str, str] = ("", "")
+    ) -> None:
+        """origin: QEMU's version and the accelerator; a saved VM wakes only where both are the same."""
+        self.spec, self.directory, self.process, self.qmp, self.origin = spec, directory, process, qmp, origin
+        self.base_copied = False
+        """Whether what its memory started from lies in its directory (see snapshot)."""
+        self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._watcher = asyncio.create_task(self._watch(), name=f"vm-{process.pid}")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def channel_path(self) -> Path:
+        return self.directory / processes.AGENT
+
+    async def pause(self) -> None:
+        await self.process.unless_dead(self.qmp.execute("stop"))
+
+    async def resume(self) -> None:
+        await self.process.unless_dead(self.qmp.execute("cont"))
+
+    async def copy_base(self) -> None:
+        await snapshot.copy_base(self)
+
+    async def save(self) -> None:
+        await snapshot.save(self)
+
+    async def kill(self) -> None:
+        await self.process.kill()
+        await asyncio.shield(self.died)
+
+    async def destroy(self) -> None:
+        await self.kill()
+        await processes.remove_tree(self.directory)
+
+    async def release(self) -> None:
+        """Let go of a VM that goes on without us, for another host program to adopt."""
+        self._watcher.cancel()
+        await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.qmp.aclose()
+        self.process.release()
+
+    async def memory_mb(self) -> float:
+        return await asyncio.to_thread(private_memory_mb, self.pid)
+
+    async def console(self) -> str:
+        """While it runs from QEMU, afterwards from the file that `_watch` has left."""
+        if not self.died.done():
+            try:
+                return await self._read_console()
+            except VmmError:
+                pass
+        try:
+            return (self.directory / CONSOLE_LOG).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    async def pass_file(self, path: Path, flags: int) -> str:
+        """Open a file for QEMU, which could not itself: the name under which it finds it (`/dev/fdset/N`)."""
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+        try:
+            return f"/dev/fdset/{(await self.qmp.execute('add-fd', fds=[descriptor]))['fdset-id']}"
+        finally:
+            os.close(descriptor)
+
+    async def _watch(self) -> None:
+        """Turn what ends a VM, whatever it is, into `died`."""
+        reason = None
+        with self.qmp.events("SHUTDOWN") as events:
+            shutdown = asyncio.ensure_future(anext(events))
+            await asyncio.wait((shutdown, self.process.died), return_when=asyncio.FIRST_COMPLETED)
+            if shutdown.done() and shutdown.exception() is None:
+                reason = GUEST_ENDED
+                await self._keep_console()
+                await self.process.kill()
+            shutdown.cancel()
+            await asyncio.gather(shutdown, return_exceptions=True)
+        # A monitor that breaks while QEMU lives: a VM that nobody can control must not go on.
+        if not self.process.died.done():
+            await self.process.kill()
+        await self.qmp.aclose()
+        self.died.set_result(reason or self.process.died.result())
+
+    async def _keep_console(self) -> None:
+        try:
+            (self.directory / CONSOLE_LOG).write_text(await self._read_console())
+        except (VmmError, OSError):
+            pass
+
+    async def _read_console(self) -> str:
+        return await read_console(self.qmp)
+
+
+async def read_console(qmp: Qmp) -> str:
+    """What the guest wrote to its console since this was last asked, at most the last CONSOLE_BYTES."""
+    # In base64, since a guest need not write UTF-8.
+    wish = qmp.execute("ringbuf-read", timeout=5, device="console", size=CONSOLE_BYTES, format="base64")
+    return base64.b64decode(await wish).decode(errors="replace")
+
+
+def private_memory_mb(pid: int) -> float:
+    """MiB of pages that belong to this process alone; 0 when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_Dirty")) / 1024
