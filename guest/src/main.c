@@ -107,7 +107,8 @@ static void run_timers(int *timeout) {
 int main(int count, char **arguments) {
     if (count == 2 && !strcmp(arguments[1], "--warm"))
         return write(STDOUT_FILENO, "warm\n", 5) != 5;
-    agent.is_init = getpid() == 1 && count == 1;
+    // The kernel hands words of its command line that it does not know to init, so there may be arguments.
+    agent.is_init = getpid() == 1 && (count < 2 || strncmp(arguments[1], "--", 2) != 0);
     int channel = agent.is_init ? boot() : -1;
     loop_init();
     processes_init();
