@@ -35,7 +35,7 @@ async def readopt(machine: Machine) -> Cell:
     if cell is None:
         reason = STOPPED if record.state is VmState.STOPPING else record.reason or DIED
         for left in list(record.jobs.values()):
-            job = machine.resume(left)
+            job = machine.roster.add(left)
             await job.writer.recover()
             await job.tell(None, reason)
         await cells.clean(record)
@@ -65,7 +65,7 @@ async def _take_up(machine: Machine, cell: Cell) -> None:
         if info is None:  # told and released, or never given
             del machine.record.jobs[left.job_id]
             continue
-        job = machine.resume(left)
+        job = machine.roster.add(left)
         await job.writer.recover()
         start = _start(job, info)
         machine.follow(job, cell.channel.attach(info.id, start), start)

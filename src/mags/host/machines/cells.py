@@ -53,6 +53,12 @@ class Cell:
     def alive(self) -> bool:
         return not self.vm.died.done() and not self.channel.closed.done()
 
+    async def leave(self) -> None:
+        """Let go of a VM that goes on without us. Harmless if it has ended."""
+        await self.channel.aclose()
+        if not self.vm.died.done():
+            await self.vm.release()
+
 
 class Cells:
     """Makes and ends cells; at most `at_once` are being made, others wait their turn."""

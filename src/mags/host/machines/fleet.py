@@ -100,8 +100,7 @@ class Fleet:
         finally:
             self._machines.pop(machine.vm_id, None)
             if machine.dispatched:
-                answers = [a.result() for a in machine.answers.values() if a.done() and not a.exception()]
-                self._remember(machine.vm_id, answers[0] if answers else None)
+                self._remember(machine.vm_id, machine.roster.first_answer())
 
     def _remember(self, vm_id: str, answer: Started | None) -> None:
         self._ended[vm_id] = answer

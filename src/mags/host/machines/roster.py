@@ -1,0 +1,107 @@
+"""The scripts of one VM: those that run, and how each start was answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from mags.host.guest import Offsets, Process
+from mags.host.machines.jobs import STOPPED, Job
+from mags.host.machines.output import OutputWriter
+from mags.host.machines.parts import Parts
+from mags.host.machines.record import JobRecord, Record
+from mags.protocol.errors import Problem
+from mags.protocol.messages import Started
+
+log = logging.getLogger(__name__)
+
+FAILED = "The host could not follow the script; its log says why."
+TELLING_S = 1.0
+"""After the scripts have ended: how long the VM waits until all of their output is stored."""
+
+
+class Roster:
+    def __init__(self, parts: Parts, record: Record, death: Callable[[], Awaitable[str]]) -> None:
+        self.jobs: dict[str, Job] = {}
+        self._parts, self._record, self._death = parts, record, death
+        self._answers: dict[str, asyncio.Future[Started]] = {}
+
+    def knows(self, job_id: str) -> bool:
+        """Whether the job was asked for before."""
+        return job_id in self._answers
+
+    def answer(self, job_id: str) -> tuple[asyncio.Future[Started], bool]:
+        """How a job's start is, or will be, answered; and whether it is asked for the first time."""
+        known = self._answers.get(job_id)
+        if known is not None:
+            return known, False
+        answer: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(_seen)
+        self._answers[job_id] = answer
+        return answer, True
+
+    def first_answer(self) -> Started | None:
+        """How the VM's own start was answered, as far as is known."""
+        done = (a.result() for a in self._answers.values() if a.done() and not a.cancelled() and a.exception() is None)
+        return next(done, None)
+
+    def refuse_all(self, problem: Problem) -> None:
+        """Whoever still waits."""
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(problem)
+
+    def add(self, record: JobRecord) -> Job:
+        """A job that is on its way to the guest, or was left by an earlier host program."""
+        if record.started is not None:
+            self.answer(record.job_id)[0].set_result(record.started)
+        writer = OutputWriter(self._parts.journal, record.job_id)
+        job = Job(self._record.vm_id or "", record, writer, self._parts.events, self._death)
+        self.jobs[record.job_id] = job
+        self._record.jobs[record.job_id] = record
+        return job
+
+    def drop(self, job_id: str) -> None:
+        """It has ended and was told, or was never given."""
+        self.jobs.pop(job_id, None)
+        self._record.jobs.pop(job_id, None)
+
+    def withdraw(self, job_id: str, problem: Problem) -> None:
+        """The guest could not be given it: the same job may be asked for again."""
+        self.drop(job_id)
+        answer = self._answers.pop(job_id, None)
+        if answer is not None and not answer.done():
+            answer.set_exception(problem)
+
+    async def follow(self, job: Job, process: Process | None, start: Offsets) -> None:
+        """See a job to its end, which is told; at once when nothing runs."""
+        try:
+            if process is None:
+                await job.tell(0, None)
+            else:
+                await job.follow(process, start)
+        except Exception:
+            log.exception("job %s can't be followed", job.record.job_id)
+            await job.tell(None, FAILED)
+
+    async def end_all(self, grace_s: float) -> None:
+        """Give the scripts that run the chance to end by themselves, and their output the time to be stored."""
+        jobs = list(self.jobs.values())
+        await asyncio.gather(*(job.end(STOPPED, grace_s) for job in jobs))
+        try:
+            async with asyncio.timeout(TELLING_S):
+                await self.all_told()
+        except TimeoutError:
+            pass
+
+    async def all_told(self) -> None:
+        """Control and the readers know of every end."""
+        for job in list(self.jobs.values()):
+            await job.ended.wait()
+
+
+def _seen(answer: asyncio.Future[Started]) -> None:
+    """An answer that nobody waits for any more is no error of asyncio's to report."""
+    if not answer.cancelled():
+        answer.exception()
