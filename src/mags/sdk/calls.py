@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 JSON = "application/json"
 BYTES = "application/octet-stream"
+TAR = "application/x-tar"
 FRAMES = "application/vnd.mags.frames"
 STREAM_TIMEOUT = 45.0
 """Seconds of silence after which a stream is taken for dead: the server says something every 15 s."""
@@ -304,6 +305,17 @@ def delete_workspace(workspace_id: str) -> Call[types.Done]:
 
 def resize_workspace(workspace_id: str, disk_gb: int) -> Call[types.Workspace]:
     return Call("POST", _one("mags-workspaces", workspace_id, "/resize"), json={"disk_gb": disk_gb}, timeout=120)
+
+
+def export_workspace(workspace_id: str) -> Call[bytes]:
+    """All files of a workspace as a tar archive."""
+    return Call("GET", _one("mags-workspaces", workspace_id, "/export"), accept=TAR, timeout=300)
+
+
+def import_workspace(workspace_id: str, body: Body, *, disk_gb: int | None = None) -> Call[types.Workspace]:
+    """A new workspace from such an archive."""
+    path, query = _one("mags-workspaces", workspace_id, "/import"), {"disk_gb": disk_gb}
+    return Call("POST", path, query=query, body=body, content_type=TAR, timeout=600)
 
 
 # --- URLs ---------------------------------------------------------------------------------------------------------

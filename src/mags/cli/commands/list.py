@@ -1,0 +1,51 @@
+"""List jobs, the newest first."""
+
+from __future__ import annotations
+
+import argparse
+
+from mags.cli.command import Session, add_json
+from mags.cli.times import duration, since
+from mags.sdk import calls
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-s", "--status", choices=["pending", "running", "sleeping", "completed", "error"])
+    parser.add_argument("-w", "--workspace", metavar="NAME", help="only those of this workspace")
+    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="how many at most (default 20)")
+    parser.add_argument("--page", type=int, default=1, help="the page of that many (default 1)")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print request ids only")
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace, session: Session) -> int:
+    found = session.sender.send(
+        calls.list_jobs(
+            page=arguments.page, page_size=arguments.number, status=arguments.status, workspace_id=arguments.workspace
+        )
+    )
+    if arguments.json:
+        session.console.json(found)
+        return 0
+    if arguments.quiet:
+        for job in found["jobs"]:
+            session.console.out(job["request_id"])
+        return 0
+    rows = [
+        (
+            job["request_id"],
+            job["name"],
+            job["workspace_id"],
+            job["status"],
+            job["exit_code"],
+            since(job["created_at"]),
+            duration(job["script_duration_ms"]),
+        )
+        for job in found["jobs"]
+    ]
+    heads = ("JOB", "NAME", "WORKSPACE", "STATUS", "EXIT", "CREATED", "TOOK")
+    session.console.table(heads, rows, nothing="No jobs yet. Run one: mags run 'echo Hello World'")
+    hidden = found["total"] - found["page_size"] * (found["page"] - 1) - len(rows)
+    if hidden > 0:
+        session.console.note(f"{hidden} older ones: --page {found['page'] + 1}, or -n {found['total']}")
+    return 0

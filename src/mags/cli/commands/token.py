@@ -1,0 +1,53 @@
+"""List, make and revoke API tokens."""
+
+from __future__ import annotations
+
+import argparse
+
+from mags.cli.command import Session, add_json
+from mags.cli.times import since
+from mags.sdk import calls
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    add_json(verbs.add_parser("list", help="list them"))
+    make = verbs.add_parser("create", help="make one; it is printed once")
+    make.add_argument("name", help="what it is for")
+    make.add_argument("--expires", metavar="TIME", help="when it ends (ISO 8601)")
+    make.add_argument("--scope", action="append", metavar="SCOPE", help="what it may do (repeatable; default all)")
+    add_json(make)
+    verbs.add_parser("revoke", help="make one void").add_argument("token", help="its id or name")
+
+
+def run(arguments: argparse.Namespace, session: Session) -> int:
+    console = session.console
+    match arguments.verb:
+        case "create":
+            call = calls.create_token(arguments.name, expires_at=arguments.expires, scopes=arguments.scope)
+            made = session.sender.send(call)
+            if arguments.json:
+                console.json(made)
+            else:
+                console.out(made["token"])
+                console.note("This is the only time that it is shown.")
+        case "list":
+            found = session.sender.send(calls.list_tokens())
+            if arguments.json:
+                console.json(found)
+                return 0
+            rows = [
+                (token["id"], token["name"], since(token["created_at"]), since(token["last_used_at"]) or "never",
+                 since(token["expires_at"]) or "never")
+                for token in found["tokens"]
+            ]  # fmt: skip
+            console.table(("ID", "NAME", "CREATED", "USED", "ENDS"), rows, nothing="No tokens.")
+        case "revoke":
+            ids = [
+                token["id"]
+                for token in session.sender.send(calls.list_tokens())["tokens"]
+                if token["name"] == arguments.token
+            ]
+            session.sender.send(calls.delete_token(ids[0] if len(ids) == 1 else arguments.token))
+            console.note(f"{arguments.token} is void.")
+    return 0

@@ -1,0 +1,19 @@
+"""Bring a sleeping VM back; its processes go on."""
+
+from __future__ import annotations
+
+import argparse
+
+from mags.cli.command import Session
+from mags.sdk import calls
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", nargs="+", help="request id, name or workspace")
+
+
+def run(arguments: argparse.Namespace, session: Session) -> int:
+    for job in arguments.job:
+        session.sender.send(calls.wake(job))
+        session.console.note(f"{job} is awake.")
+    return 0

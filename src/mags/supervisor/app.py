@@ -1,0 +1,150 @@
+"""The supervisor: starts the programs in order, keeps them running, ends them in the other order.
+
+    lock -> ports -> broker -> control -> host, edge -> (up) -> edge -> host -> control -> broker
+
+A program that dies is started again (kit.children). When the supervisor itself is killed, its programs end with it;
+VMs go on, and the next `mags up` takes them over.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from functools import partial
+
+from mags import __version__
+from mags.kit.children import Child
+from mags.kit.files import write_atomic
+from mags.supervisor import broker, client_config, ports, programs, status
+from mags.supervisor.config import Settings, inherited_environment, reachable_url
+from mags.supervisor.layout import Layout
+from mags.supervisor.lock import Lock
+from mags.supervisor.presence import PresenceWatch
+
+log = logging.getLogger("mags.up")
+
+
+class Trouble(Exception):
+    """It can't be started; the sentence says why and what to do."""
+
+
+class Supervisor:
+    """`note` is told each step in a sentence."""
+
+    def __init__(self, settings: Settings, *, note: Callable[[str], None]) -> None:
+        self.settings, self.layout = settings, Layout(settings.data_dir)
+        self.api_url = reachable_url(settings.api)
+        self._note = note
+        self._children: dict[str, Child] = {}
+        self._hosts: PresenceWatch | None = None
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Everything up and ready. Trouble, PortTaken, AlreadyUp, ChildFailed when it is not; then nothing is left."""
+        self._check_user()
+        self.layout.make()
+        try:
+            lock = Lock(self.layout)
+            self._stack.callback(lock.release)
+            self._check_ports()
+            nats_port, users = self._prepare_broker()
+            await self._run("nats-server", programs.broker_child(self.layout, nats_port, on_restart=self._restarted))
+            self._hosts = PresenceWatch(broker.url("supervisor", users, nats_port))
+            await self._hosts.start()
+            self._stack.push_async_callback(self._hosts.stop)
+            token = self._bootstrap_token()
+            await self._start_programs(users, nats_port)
+            for note in client_config.save(self.api_url, token, environment=inherited_environment()):
+                self._note(note)
+            lock.publish(self._record())
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End everything, in the other order. Idempotent. VMs go on unless they were stopped before."""
+        await self._stack.aclose()
+
+    @property
+    def restarts(self) -> int:
+        return sum(child.restarts for child in self._children.values())
+
+    def status_line(self) -> str:
+        up = {name: child.pid is not None for name, child in self._children.items()}
+        return status.line(self.api_url, up, self._hosts.hosts if self._hosts else [], self.restarts)
+
+    @property
+    def presence(self) -> PresenceWatch | None:
+        return self._hosts
+
+    async def _start_programs(self, users: dict[str, str], nats_port: int) -> None:
+        assert self._hosts is not None
+        ready: dict[str, programs.Ready] = {
+            "control": partial(programs.answers_http, self.settings.api, "/api/v1/health"),
+            "host": self._hosts.host_is_new,
+            "edge": self._edge_is_ready,
+        }
+        for name in ("control", "host", "edge"):
+            if name not in self.settings.programs:
+                continue
+            if not programs.is_installed(name):
+                raise Trouble(f"mags.{name} is not installed: pip install 'mags[server]'.")
+            url = broker.url(name, users, nats_port)
+            made = programs.child(name, self.settings, self.layout, url, ready[name], on_restart=self._restarted)
+            await self._run(name, made)
+
+    async def _run(self, name: str, child: Child) -> None:
+        self._note(f"starting {name}")
+        await child.start()
+        self._children[name] = child
+        self._stack.push_async_callback(child.stop)
+
+    async def _edge_is_ready(self) -> bool:
+        return await programs.accepts(self.settings.apps) and await programs.accepts(self.settings.ssh)
+
+    def _check_user(self) -> None:
+        if "host" in self.settings.programs and os.geteuid() != 0:
+            raise Trouble(
+                "The host program needs root (networks, mounts, users of VMs). Run `sudo mags up`, or leave it to "
+                "another machine with `mags up --programs control,edge --data-dir DIR`."
+            )
+
+    def _check_ports(self) -> None:
+        if "control" in self.settings.programs:
+            ports.check(self.settings.api, use="the API", flag="--api")
+        if "edge" in self.settings.programs:
+            ports.check(self.settings.apps, use="public URLs", flag="--apps")
+            ports.check(self.settings.ssh, use="SSH", flag="--ssh")
+
+    def _prepare_broker(self) -> tuple[int, dict[str, str]]:
+        port, users = ports.free_port(), broker.passwords(self.layout.nats_users)
+        text = programs.nats_configuration(self.layout, port, users)
+        write_atomic(self.layout.nats_config, text.encode(), mode=0o600)
+        return port, users
+
+    def _bootstrap_token(self) -> str:
+        path = self.layout.bootstrap_token
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            token = f"mags_{secrets.token_urlsafe(32)}"
+            write_atomic(path, token.encode() + b"\n", mode=0o600, durable=True)
+            return token
+
+    def _record(self) -> dict[str, object]:
+        return {
+            "pid": os.getpid(),
+            "api_url": self.api_url,
+            "apps": self.settings.apps,
+            "ssh": self.settings.ssh,
+            "programs": list(self.settings.programs),
+            "version": __version__,
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        }
+
+    def _restarted(self) -> None:
+        log.info("a program was started again")

@@ -1,0 +1,99 @@
+"""`mags up` as it is seen: the steps of the start, then a status line, until a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from mags.kit.children import ChildFailed
+from mags.kit.process import CommandError
+from mags.supervisor import status
+from mags.supervisor.app import Supervisor, Trouble
+from mags.supervisor.config import Settings
+from mags.supervisor.lock import AlreadyUp
+from mags.supervisor.ports import PortTaken
+
+FAILURES = (Trouble, PortTaken, AlreadyUp, ChildFailed, CommandError, PermissionError, TimeoutError)
+"""What `start` raises with a sentence for people."""
+REDRAW = 1.0
+"""Seconds between two looks at the status."""
+
+
+async def serve(settings: Settings, *, ready: Callable[[str], None], note: Callable[[str], None]) -> None:
+    """Start, call `ready` with the API's URL, run until SIGTERM, SIGINT or SIGHUP. One of FAILURES when it can't."""
+    supervisor = Supervisor(settings, note=note)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, ended.set)
+    if not await _unless(ended, supervisor.start()):
+        return
+    try:
+        ready(supervisor.api_url)
+        await _show_until(ended, supervisor)
+        note("stopping")
+    finally:
+        await supervisor.stop()
+
+
+async def _unless(ended: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:
+    """Wait for the start, or cancel it at a signal. Whether it came to its end."""
+    starting, stopping = asyncio.create_task(start), asyncio.create_task(ended.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            return True
+        return False
+    finally:
+        stopping.cancel()
+        starting.cancel()
+        await asyncio.gather(starting, stopping, return_exceptions=True)
+
+
+async def _show_until(ended: asyncio.Event, supervisor: Supervisor) -> None:
+    """On a terminal one line that stays current; in a log a line at each change."""
+    interactive, shown = sys.stderr.isatty(), ""
+    while not ended.is_set():
+        line = supervisor.status_line()
+        if line != shown:
+            shown = line
+            if interactive:
+                columns = shutil.get_terminal_size().columns
+                sys.stderr.write(f"\r\033[K{status.fit(line, columns)}")
+            else:
+                sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        try:
+            async with asyncio.timeout(REDRAW):
+                await ended.wait()
+        except TimeoutError:
+            pass
+    if interactive:
+        sys.stderr.write("\n")
+        sys.stderr.flush()
+
+
+class Report:
+    """Writes `KIND text` lines for `background.launch` at the other end of a pipe."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def say(self, kind: str, text: str) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            os.write(self._descriptor, f"{kind} {' '.join(text.split())}\n".encode())
+        except BrokenPipeError:
+            self.close()
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

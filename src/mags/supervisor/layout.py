@@ -1,0 +1,53 @@
+"""Where things lie in the data directory of an installation.
+
+cache/            images, the kernel
+host/             templates and VMs
+nats/             streams
+edge/             the SSH host key, certificates
+control.db        records
+log/              one log for each program
+run/              sockets, the lock, what runs now (up.json)
+bootstrap-token   the first user's API token
+nats-users.json   passwords of the programs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+SOCKET_ROOM = 72
+"""Bytes that a program may add to the directory of its sockets; a socket's path has at most 107 (unix(7))."""
+
+
+class Layout:
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.cache, self.host, self.nats = data / "cache", data / "host", data / "nats"
+        self.edge, self.log, self.run = data / "edge", data / "log", data / "run"
+        self.database = data / "control.db"
+        self.bootstrap_token, self.nats_users = data / "bootstrap-token", data / "nats-users.json"
+        self.nats_config = self.run / "nats.conf"
+        self.lock, self.record = self.run / "up.lock", self.run / "up.json"
+
+    @property
+    def id(self) -> str:
+        """Tells the installations of one machine apart."""
+        return hashlib.sha256(os.fsencode(self.data)).hexdigest()[:8]
+
+    @property
+    def sockets(self) -> Path:
+        """A directory with a short path: in the data directory if that is short itself."""
+        if len(os.fsencode(self.run)) + SOCKET_ROOM <= 107:
+            return self.run
+        base = Path("/run") if os.geteuid() == 0 else Path("/tmp")
+        return base / f"mags-{os.geteuid()}-{self.id}"
+
+    def make(self) -> None:
+        """The supervisor's own directories, for their owner only. PermissionError when we may not."""
+        self.data.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for directory in (self.nats, self.edge, self.log, self.run, self.sockets):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        if self.sockets.stat().st_uid != os.geteuid():
+            raise PermissionError(f"{self.sockets} belongs to somebody else. Remove it.")

@@ -1,0 +1,41 @@
+"""Ports: are they free, and which one is."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from mags.supervisor.config import split_address
+
+
+class PortTaken(Exception):
+    """The sentence says which one, and what to do."""
+
+
+def check(address: str, *, use: str, flag: str) -> None:
+    """PortTaken when nobody could listen there."""
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(
+                    f"Port {port} ({use}) is taken by another program. Stop that one (`ss -ltnp sport = :{port}` shows "
+                    f"it), or choose another with {flag}, such as {flag} {host}:{port + 100}."
+                ) from error
+            if error.errno == errno.EACCES:
+                raise PortTaken(
+                    f"Only root may listen on port {port} ({use}). Choose one above 1023 with {flag}."
+                ) from error
+            raise PortTaken(f"Nobody can listen on {address} ({use}): {error.strerror}. Choose with {flag}.") from error
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

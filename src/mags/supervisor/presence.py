@@ -1,0 +1,62 @@
+"""What the hosts say of themselves, listened to over NATS: is our host up, and what does it hold."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from mags.kit import nats
+from mags.protocol import subjects
+from mags.protocol.errors import Problem
+from mags.protocol.messages import Presence, decode
+
+SILENCE = 15.0
+"""Seconds after which a host's last word says nothing any more."""
+
+
+class PresenceWatch:
+    """`latest` of each host, while it is fresh."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client: Client | None = None
+        self._heard: dict[str, tuple[float, Presence]] = {}
+        self._accepted_boot: str | None = None
+
+    async def start(self) -> None:
+        """TimeoutError when NATS does not let us in."""
+        self._client = await nats.connect(self._url, name="mags-supervisor", timeout=20)
+        await self._client.subscribe(subjects.PRESENCE, cb=self._hear)
+        await self._client.flush(timeout=10)
+
+    async def stop(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+    @property
+    def client(self) -> Client:
+        assert self._client is not None
+        return self._client
+
+    @property
+    def hosts(self) -> list[Presence]:
+        now = asyncio.get_running_loop().time()
+        return [presence for at, presence in self._heard.values() if now - at < SILENCE]
+
+    async def host_is_new(self) -> bool:
+        """Readiness of a host that was just started: it has spoken since the last time that this was true."""
+        for presence in self.hosts:
+            if presence.boot != self._accepted_boot:
+                self._accepted_boot = presence.boot
+                return True
+        return False
+
+    async def _hear(self, message: Msg) -> None:
+        try:
+            presence = decode(message.data, Presence)
+        except (Problem, msgspec.MsgspecError):
+            return
+        self._heard[presence.host_id] = (asyncio.get_running_loop().time(), presence)

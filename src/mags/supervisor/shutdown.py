@@ -1,0 +1,43 @@
+"""`mags down`: the running supervisor asked to end, and waited for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from mags.supervisor.layout import Layout
+from mags.supervisor.lock import is_held, read_record
+
+DEADLINE = 120.0
+"""Seconds that everything has to end."""
+
+
+class NotDown(Exception):
+    """It did not end; the sentence says what to do."""
+
+
+def shut_down(layout: Layout, *, deadline: float = DEADLINE) -> bool:
+    """Whether there was something to end."""
+    if not is_held(layout.lock):
+        return False
+    until = time.monotonic() + deadline
+    while (found := read_record(layout)) is None:
+        # It is just starting or ending: it has no record then.
+        if not is_held(layout.lock):
+            return True
+        if time.monotonic() > until:
+            raise NotDown(f"Something holds {layout.lock}, but says not what it is. Look with `fuser {layout.lock}`.")
+        time.sleep(0.1)
+    pid = int(found["pid"])
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:
+        raise NotDown(f"Mags (pid {pid}) belongs to another user. Run `sudo mags down`.") from error
+    while is_held(layout.lock):
+        if time.monotonic() > until:
+            raise NotDown(f"Mags (pid {pid}) did not end within {deadline:g} s. See {layout.log}.")
+        time.sleep(0.05)
+    return True
