@@ -29,6 +29,11 @@ class UidPool:
         self._taken: set[int] = set()
         self._next = 0
 
+    @property
+    def first(self) -> int:
+        """The lowest of its user ids."""
+        return self._first
+
     @classmethod
     def of_installation(cls, installation: str) -> UidPool:
         """The block that goes with an installation's id (hexadecimal)."""

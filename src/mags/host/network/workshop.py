@@ -78,7 +78,7 @@ class Workshop:
         """Let packets pass between VMs and the internet, by our rules. Can be repeated."""
         kernel.write_sysctl("ipv4/ip_forward", "1")
         site = self.site
-        _nft(rules.host_rules(site.installation, site.subnet, site.policy, services))
+        apply_rules(rules.host_rules(site.installation, site.subnet, site.policy, services))
 
     def host_rules_gone(self) -> bool:
         """Whether somebody has removed our table, as `nft flush ruleset` does."""
@@ -87,7 +87,7 @@ class Workshop:
 
     def remove_host_rules(self) -> None:
         table = rules.host_table(self.site.installation)
-        _nft(f"add table inet {table}\ndelete table inet {table}\n")
+        apply_rules(f"add table inet {table}\ndelete table inet {table}\n")
 
     def existing(self) -> set[int]:
         """The numbers of the namespaces that are there, or were left half made."""
@@ -115,7 +115,7 @@ class Workshop:
             try:
                 kernel.write_sysctl("ipv4/ip_forward", "1")
                 _disable_ipv6("all")
-                _nft(rules.namespace_rules(pair, self.site.policy))
+                apply_rules(rules.namespace_rules(pair, self.site.policy))
                 os.close(kernel.open_tap(TAP, persist=True))
                 links.wire_namespace(pair, veth, self._desk.host)
             finally:
@@ -151,8 +151,8 @@ def _disable_ipv6(device: str) -> None:
         pass  # a kernel without IPv6
 
 
-def _nft(text: str) -> None:
-    """Apply rules in this thread's namespace. Raises NetworkUnavailable."""
+def apply_rules(text: str) -> None:
+    """Apply rules of nftables in this thread's namespace. Raises NetworkUnavailable."""
     try:
         done = subprocess.run(
             ["nft", "-f", "-"], input=text.encode(), capture_output=True, timeout=NFT_TIMEOUT, check=False
