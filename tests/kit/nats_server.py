@@ -13,12 +13,12 @@ from mags.protocol.subjects import MAX_PAYLOAD
 
 
 @asynccontextmanager
-async def nats_server(folder: Path, *, jetstream: bool = False) -> AsyncIterator[str]:
-    """Its URL. `folder` must exist; everything of it is there."""
+async def nats_server(folder: Path, *, jetstream: bool = False, port: int = -1) -> AsyncIterator[str]:
+    """Its URL. `folder` must exist; everything of it is there. `port` -1: any that is free."""
     config = folder / "nats.conf"
     store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}\n' if jetstream else ""
     config.write_text(
-        f'listen: "127.0.0.1:-1"\nports_file_dir: "{folder}"\nmax_payload: {MAX_PAYLOAD}\nmax_pending: 128MB\n{store}'
+        f'listen: "127.0.0.1:{port}"\nports_file_dir: "{folder}"\nmax_payload: {MAX_PAYLOAD}\nmax_pending: 128MB\n{store}'
     )
 
     async def ready() -> bool:

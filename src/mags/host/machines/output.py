@@ -55,13 +55,12 @@ class OutputWriter:
 
     async def write(self, stream: int, offset: int, data: bytes) -> None:
         """Returns when stored. What of it is stored already is left out."""
-        position = self._position[stream]
-        if offset < position:
-            data = data[position - offset :]
-        if not data:
-            return
-        message = Output(stream=stream, offset=max(offset, position), data=data, at_ms=now_ms())
-        await self._store(message, {**self._position, stream: message.offset + len(data)})
+        end = offset + len(data)
+        attempt = 0
+        while (start := max(offset, self._position[stream])) < end and not self.ended:
+            message = Output(stream=stream, offset=start, data=data[start - offset :], at_ms=now_ms())
+            await self._append(message, {**self._position, stream: end}, attempt)
+            attempt += 1
 
     async def say(self, sentence: str) -> None:
         """Words of the platform's own, a line."""
@@ -69,32 +68,29 @@ class OutputWriter:
 
     async def end(self, exit_code: int | None, error: str | None) -> None:
         """Nothing follows. Harmless if repeated."""
-        if not self.ended:
-            await self._store(OutputEnd(exit_code=exit_code, error=error, at_ms=now_ms()), self._position)
-            self.ended = True
-
-    async def _store(self, message: Value, after: dict[int, int]) -> None:
-        payload = encode(message)
-        position = ",".join(str(after[stream]) for stream in (STDOUT, STDERR, SYSTEM))
+        message = OutputEnd(exit_code=exit_code, error=error, at_ms=now_ms())
         attempt = 0
-        while True:
-            headers = {_EXPECTED: str(self._sequence), subjects.OUTPUT_POSITION: position}
-            try:
-                self._sequence = await self._journal.append(self._subject, payload, headers)
-                self._position = after
-                return
-            except (Away, Moved):
-                await self._journal.wait(attempt, self._subject)
-                attempt += 1
-            try:
-                stored = await self._look()
-            except Away:
-                continue
-            if self.ended:
-                return
-            if stored is not None and isinstance(message, Output) and stored[message.stream] >= after[message.stream]:
-                self._position = stored
-                return
+        while not self.ended:
+            self.ended = await self._append(message, self._position, attempt) or self.ended
+            attempt += 1
+
+    async def _append(self, message: Value, after: dict[int, int], attempt: int) -> bool:
+        """One try. False: it was perhaps not stored; what is stored has been looked up."""
+        position = ",".join(str(after[stream]) for stream in (STDOUT, STDERR, SYSTEM))
+        headers = {_EXPECTED: str(self._sequence), subjects.OUTPUT_POSITION: position}
+        try:
+            self._sequence = await self._journal.append(self._subject, encode(message), headers)
+            self._position = after
+            return True
+        except (Away, Moved):
+            await self._journal.wait(attempt, self._subject)
+        try:
+            stored = await self._look()
+        except Away:
+            return False
+        if stored is not None:
+            self._position = {stream: max(own, stored[stream]) for stream, own in self._position.items()}
+        return False
 
     async def _look(self) -> dict[int, int] | None:
         """Where the last stored message ends; remembers its sequence. None: there is none."""

@@ -53,6 +53,7 @@ class Ignored:
 class Denied:
     """It can't be."""
 
+    queued: ClassVar[bool] = False
     problem: Problem
 
 
