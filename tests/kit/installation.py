@@ -1,0 +1,194 @@
+"""A whole Mags on this machine, as a user has it: `mags up` with a data directory and a home of its own.
+
+    with Installation(folder) as mags:
+        mags.cli("run", "echo hi")
+
+Images and the kernel come from a cache that all tests share (MAGS_TEST_CACHE), so that they are built once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+CACHE = Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache"))
+MAGS = Path(sys.executable).with_name("mags")
+DEADLINE_S = 180.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Installation:
+    """`environment` is added to that of `mags up` (settings as MAGS_HOST_*, ...)."""
+
+    def __init__(self, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()) -> None:
+        # Below /tmp and not below pytest's folders: paths of unix sockets are bounded.
+        self.folder = Path(tempfile.mkdtemp(prefix="mags-e2e-", dir="/tmp"))
+        self.folder.chmod(0o755)
+        self.home = self.folder / "home"
+        self.home.mkdir()
+        self.data = self.folder / "d"
+        self.api, self.apps, self.ssh = (f"127.0.0.1:{free_port()}" for _ in range(3))
+        self.flags = flags
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("MAGS_", "SUDO_"))},
+            "MAGS_TEST_SESSION": os.environ.get("MAGS_TEST_SESSION", ""),
+            "HOME": str(self.home),
+            "MAGS_CONFIG": str(self.home / ".mags" / "config.json"),
+            "MAGS_UP_DATA_DIR": str(self.data),
+            "MAGS_HOST_CACHE_DIR": str(CACHE),
+            "MAGS_HOST_SUBNET": f"10.{(os.getpid() % 100) + 100}.0.0/16",
+            "PATH": f"{MAGS.parent}:{os.environ['PATH']}",
+            "NO_COLOR": "1",
+            **(environment or {}),
+        }
+        self.up: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Installation:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.show_logs()
+        self.stop()
+
+    # --- the server -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """`mags up` in the foreground, as a child of ours; returns when it says that it is up."""
+        log = self.folder / "up.log"
+        with log.open("ab") as output:
+            self.up = subprocess.Popen(
+                [MAGS, "up", "--api", self.api, "--apps", self.apps, "--ssh", self.ssh, *self.flags],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + DEADLINE_S
+        while not (self.data / "run" / "up.json").exists() or self._pid_in_record() != self.up.pid:
+            if self.up.poll() is not None:
+                raise AssertionError(f"mags up ended with {self.up.returncode}: {log.read_text()[-3000:]}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"mags up was not up in time: {log.read_text()[-3000:]}")
+            time.sleep(0.05)
+
+    def _pid_in_record(self) -> int:
+        try:
+            return int(json.loads((self.data / "run" / "up.json").read_text())["pid"])
+        except (OSError, ValueError, KeyError):
+            return 0
+
+    def kill_up(self) -> None:
+        """kill -9 of the supervisor."""
+        assert self.up is not None
+        self.up.send_signal(signal.SIGKILL)
+        self.up.wait(timeout=60)
+
+    def stop(self) -> None:
+        """`mags down`, and nothing is left."""
+        try:
+            if self.up is not None:
+                subprocess.run(
+                    [MAGS, "down"], env=self.environment, capture_output=True, timeout=DEADLINE_S, check=False
+                )
+                if self.up.poll() is None:
+                    self.up.send_signal(signal.SIGTERM)
+                    try:
+                        self.up.wait(timeout=60)
+                    except subprocess.TimeoutExpired:
+                        self.up.kill()
+                        self.up.wait()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def programs(self) -> dict[str, list[int]]:
+        """Pids of the running programs by name (control, host, edge, nats-server) that belong to this installation."""
+        found: dict[str, list[int]] = {}
+        mark = f"MAGS_UP_DATA_DIR={self.data}".encode()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                ours = mark in (entry / "environ").read_bytes().split(b"\0") or str(self.data).encode() in b" ".join(
+                    words
+                )
+            except OSError:
+                continue
+            if not ours:
+                continue
+            name = Path(os.fsdecode(words[0])).name
+            if b"-m" in words:
+                name = os.fsdecode(words[words.index(b"-m") + 1]).rpartition(".")[2]
+            found.setdefault(name, []).append(int(entry.name))
+        return found
+
+    def show_logs(self) -> None:
+        for log in [self.folder / "up.log", *sorted((self.data / "log").glob("*.log"))]:
+            if log.exists():
+                print(f"--- {log.name}\n{log.read_text(errors='replace')[-4000:]}")
+
+    # --- its users ------------------------------------------------------------------------------------------------
+
+    def cli(
+        self, *arguments: str, input: bytes = b"", check: bool = True, timeout: float = DEADLINE_S
+    ) -> subprocess.CompletedProcess[bytes]:
+        """`mags ARGUMENTS`; `check`: it must end with 0."""
+        done = subprocess.run(
+            [MAGS, *arguments], env=self.environment, input=input, capture_output=True, timeout=timeout, check=False
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"mags {' '.join(arguments)} ended with {done.returncode}\n{done.stdout[-2000:]!r}\n"
+                f"{done.stderr.decode(errors='replace')[-2000:]}"
+            )
+        return done
+
+    def out(self, *arguments: str, input: bytes = b"") -> str:
+        """What `mags ARGUMENTS` prints to stdout."""
+        return self.cli(*arguments, input=input).stdout.decode(errors="replace")
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.out(*arguments, "--json"))
+
+    def popen(self, *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [MAGS, *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.api}"
+
+    @property
+    def token(self) -> str:
+        return (self.data / "bootstrap-token").read_text().strip()
