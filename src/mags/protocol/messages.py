@@ -288,6 +288,7 @@ class VmReport(Value):
     memory_mb: int = 0
     epoch: int | None = None
     workspace_id: str | None = None
+    keep: Keep = "job"
 
 
 class VmList(Value):

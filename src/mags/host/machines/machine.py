@@ -139,6 +139,7 @@ class Machine:
             memory_mb=self.record.spec.memory_mb,
             epoch=attachment.epoch if attachment else None,
             workspace_id=attachment.workspace_id if attachment else None,
+            keep=self.record.keep,
         )
 
     def _judge(self, wish: Wish) -> bool:
