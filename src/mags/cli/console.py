@@ -52,6 +52,9 @@ class Console:
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty()
         return text if plain else f"\033[{code}m{text}\033[0m"
 
+    def paint_result(self, text: str, code: str) -> str:
+        return self.paint(text, code, sys.stdout)
+
     @property
     def interactive(self) -> bool:
         """Whether a person can be asked."""

@@ -19,7 +19,7 @@ from functools import partial
 from mags import __version__
 from mags.kit.children import Child
 from mags.kit.files import write_atomic
-from mags.supervisor import broker, client_config, ports, programs, status
+from mags.supervisor import broker, client_config, ports, programs, status, vms
 from mags.supervisor.config import Settings, inherited_environment, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
@@ -60,10 +60,16 @@ class Supervisor:
             await self._start_programs(users, nats_port)
             for note in client_config.save(self.api_url, token, environment=inherited_environment()):
                 self._note(note)
-            lock.publish(self._record())
+            lock.publish(self._record(nats_port))
         except BaseException:
             await self.stop()
             raise
+
+    async def put_vms_away(self) -> None:
+        """Asleep or ended, before the programs stop."""
+        if self._hosts is not None and "host" in self.settings.programs:
+            here = [presence.host_id for presence in self._hosts.hosts]
+            await vms.put_away(self._hosts.client, here, note=self._note)
 
     async def stop(self) -> None:
         """End everything, in the other order. Idempotent. VMs go on unless they were stopped before."""
@@ -135,12 +141,13 @@ class Supervisor:
             write_atomic(path, token.encode() + b"\n", mode=0o600, durable=True)
             return token
 
-    def _record(self) -> dict[str, object]:
+    def _record(self, nats_port: int) -> dict[str, object]:
         return {
             "pid": os.getpid(),
             "api_url": self.api_url,
             "apps": self.settings.apps,
             "ssh": self.settings.ssh,
+            "nats_port": nats_port,
             "programs": list(self.settings.programs),
             "version": __version__,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

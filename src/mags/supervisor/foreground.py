@@ -20,23 +20,36 @@ from mags.supervisor.ports import PortTaken
 
 FAILURES = (Trouble, PortTaken, AlreadyUp, ChildFailed, CommandError, PermissionError, TimeoutError)
 """What `start` raises with a sentence for people."""
+LEAVE_VMS = signal.SIGUSR1
+"""Ends the supervisor and its programs, and leaves the VMs running for the next one."""
 REDRAW = 1.0
 """Seconds between two looks at the status."""
 
 
 async def serve(settings: Settings, *, ready: Callable[[str], None], note: Callable[[str], None]) -> None:
-    """Start, call `ready` with the API's URL, run until SIGTERM, SIGINT or SIGHUP. One of FAILURES when it can't."""
+    """Start, call `ready` with the API's URL, run until a signal. One of FAILURES when it can't.
+
+    SIGTERM, SIGINT, SIGHUP put the VMs away; LEAVE_VMS leaves them for the next `mags up`.
+    """
     supervisor = Supervisor(settings, note=note)
-    ended = asyncio.Event()
+    ended, keep_vms = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, ended.set)
+
+    def leave_vms() -> None:
+        keep_vms.set()
+        ended.set()
+
+    loop.add_signal_handler(LEAVE_VMS, leave_vms)
     if not await _unless(ended, supervisor.start()):
         return
     try:
         ready(supervisor.api_url)
         await _show_until(ended, supervisor)
         note("stopping")
+        if not keep_vms.is_set():
+            await supervisor.put_vms_away()
     finally:
         await supervisor.stop()
 

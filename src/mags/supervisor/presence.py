@@ -46,6 +46,13 @@ class PresenceWatch:
         now = asyncio.get_running_loop().time()
         return [presence for at, presence in self._heard.values() if now - at < SILENCE]
 
+    async def first(self, *, timeout: float) -> Presence:
+        """The first host that speaks. TimeoutError after `timeout` seconds."""
+        async with asyncio.timeout(timeout):
+            while not self.hosts:
+                await asyncio.sleep(0.05)
+        return self.hosts[0]
+
     async def host_is_new(self) -> bool:
         """Readiness of a host that was just started: it has spoken since the last time that this was true."""
         for presence in self.hosts:

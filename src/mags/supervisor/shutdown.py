@@ -6,10 +6,11 @@ import os
 import signal
 import time
 
+from mags.supervisor.foreground import LEAVE_VMS
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import is_held, read_record
 
-DEADLINE = 120.0
+DEADLINE = 180.0
 """Seconds that everything has to end."""
 
 
@@ -17,8 +18,8 @@ class NotDown(Exception):
     """It did not end; the sentence says what to do."""
 
 
-def shut_down(layout: Layout, *, deadline: float = DEADLINE) -> bool:
-    """Whether there was something to end."""
+def shut_down(layout: Layout, *, keep_vms: bool = False, deadline: float = DEADLINE) -> bool:
+    """Whether there was something to end. `keep_vms` leaves the VMs running for the next `mags up`."""
     if not is_held(layout.lock):
         return False
     until = time.monotonic() + deadline
@@ -31,7 +32,7 @@ def shut_down(layout: Layout, *, deadline: float = DEADLINE) -> bool:
         time.sleep(0.1)
     pid = int(found["pid"])
     try:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, LEAVE_VMS if keep_vms else signal.SIGTERM)
     except ProcessLookupError:
         pass
     except PermissionError as error:

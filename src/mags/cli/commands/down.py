@@ -1,4 +1,4 @@
-"""Stop the server of this machine."""
+"""Stop the server of this machine. VMs that are to stay are put to sleep, others end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ LOCAL = True
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", metavar="DIR", help="which one (default /var/lib/mags)")
+    parser.add_argument("--keep-vms", action="store_true", help="leave the VMs running for the next `mags up`")
 
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
 
     layout = Layout(read_settings(arguments).data_dir)
     try:
-        was_up = shut_down(layout)
+        was_up = shut_down(layout, keep_vms=arguments.keep_vms)
     except (NotDown, PermissionError) as error:
         raise Refused(str(error)) from error
     session.console.note("Mags is down." if was_up else f"Mags was not up (in {layout.data}).")

@@ -7,6 +7,7 @@ mags up -d     in the background; `mags down` ends it
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from mags.cli.command import MISUSED, Refused, Session
@@ -35,6 +36,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
     settings = read_settings(arguments)
+    if "host" in settings.programs and os.geteuid() == 0:
+        _prepare_image(settings, session)
     if arguments.detach:
         return _background(settings, session)
     return _foreground(settings, session)
@@ -55,6 +58,19 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         raise Refused(f"{'.'.join(map(str, first['loc'][:1])).replace('_', '-')}: {first['msg']}.", MISUSED) from error
+
+
+def _prepare_image(settings: Settings, session: Session) -> None:
+    import asyncio
+
+    from mags.cli.local_images import ensure_pool_image
+    from mags.host.images import ImageError
+    from mags.kit.process import CommandError
+
+    try:
+        asyncio.run(ensure_pool_image(settings.data_dir, note=session.console.note))
+    except (ImageError, CommandError, TimeoutError) as error:
+        raise Refused(f"{error} Try `mags image build alpine`, or see `mags doctor`.") from error
 
 
 def _background(settings: Settings, session: Session) -> int:
