@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.kit.networks import ROUTER, Guest, World
 
 from mags.host.network import NamespacePool, kernel
+from tests.kit.networks import ROUTER, Guest, World
 
 
 @pytest.fixture(scope="module")

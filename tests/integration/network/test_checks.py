@@ -6,9 +6,8 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.kit.networks import World
-
 from mags.host.checks import Subject, examine, machine, programs
+from tests.kit.networks import World
 
 
 async def test_the_examination_finds_this_machine_fit_and_changes_nothing(world: World, tmp_path: Path) -> None:

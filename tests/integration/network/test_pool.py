@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.kit.networks import WEBSITE, Guest, Servers, World, ask, ip
 
 from mags.host.network import NamespacePool, NetworkExhausted, NetworkMissing, NetworkUnavailable
+from tests.kit.networks import WEBSITE, Guest, Servers, World, ask, ip
 
 
 def devices() -> set[str]:

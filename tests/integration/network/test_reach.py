@@ -7,10 +7,10 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.kit.networks import HOST_PUBLIC, PRIVATE, ROUTER, WEBSITE, Guest, Servers, World, ask
 
 from mags.host.network import NamespacePool
 from mags.host.network.addresses import GATEWAY_ADDRESS, GUEST_ADDRESS
+from tests.kit.networks import HOST_PUBLIC, PRIVATE, ROUTER, WEBSITE, Guest, Servers, World, ask
 
 UDP = socket.SOCK_DGRAM
 

@@ -8,11 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.kit.networks import HOST_PUBLIC, ROUTER, Guest, Servers, World, ask, dns_query
-
 from mags.host.network import NamespacePool
 from mags.host.network.addresses import GATEWAY_ADDRESS
 from mags.host.network.resolver import QUERIES_PER_VM, Resolver, failure
+from tests.kit.networks import HOST_PUBLIC, ROUTER, Guest, Servers, World, ask, dns_query
 
 UDP = socket.SOCK_DGRAM
 QUERY = dns_query("example.org")

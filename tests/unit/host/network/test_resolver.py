@@ -7,9 +7,9 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.kit.networks import dns_query
 
 from mags.host.network.resolver import HEADER, HostResolvers, failure
+from tests.kit.networks import dns_query
 
 
 def test_a_failure_answers_the_question_it_is_for() -> None:
