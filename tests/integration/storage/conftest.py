@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.integration.storage.volumes import OpenEngine
 
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.seaweedfs import SeaweedFS
 from mags.protocol.ids import new_id
+from tests.integration.storage.volumes import OpenEngine
 
 
 @pytest.fixture

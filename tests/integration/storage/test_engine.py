@@ -6,12 +6,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.integration.storage.volumes import OpenEngine, bucket_of, until
 
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StorageRefused, StorageUnavailable
 from mags.host.storage.s3 import S3
+from tests.integration.storage.volumes import OpenEngine, bucket_of, until
 
 
 def reads(path: Path) -> bool:

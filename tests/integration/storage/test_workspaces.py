@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.integration.storage.volumes import OpenEngine, bucket_of
 
 from mags.host.storage import layout
 from mags.host.storage.config import StorageSettings
@@ -17,6 +16,7 @@ from mags.host.storage.s3 import S3
 from mags.host.storage.workspaces import LEASE_LIFE, Attached
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment
+from tests.integration.storage.volumes import OpenEngine, bucket_of
 
 SPOT = 700 << 20
 """Offset of the bytes that these tests write; far behind what mkfs writes."""

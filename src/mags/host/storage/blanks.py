@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mags.host.images.filesystem import make_blank
 from mags.host.storage import copies, layout
-from mags.host.storage.threads import Threads
 
 
-async def make(target: Path, size: int, scratch: Path, threads: Threads) -> None:
+async def make(target: Path, size: int, scratch: Path, work: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
     """Make the blank of `size` bytes at `target` on the volume; fine if another host is quicker.
 
     scratch: a local directory for the formatting, which writes too scattered for a network file system.
+    work: runs a function in a thread for work on the volume.
     """
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch) as directory:
@@ -22,7 +23,7 @@ async def make(target: Path, size: int, scratch: Path, threads: Threads) -> None
         tree.mkdir()
         image = Path(directory, "image")
         await make_blank(image, size, tree)
-        await threads.run(_bring, image, target)
+        await work(lambda: _bring(image, target))
 
 
 def _bring(image: Path, target: Path) -> None:

@@ -22,6 +22,8 @@ from pathlib import Path
 import msgspec
 
 GIB = 1 << 30
+ROOT_INODE = 1
+"""The number of JuiceFS's root directory; a directory that nothing is mounted on has another."""
 IMAGE_MODE = 0o444
 """Hypervisors run as users of their own and read images by name."""
 DIRECTORY_MODE = 0o711

@@ -22,14 +22,13 @@ from pathlib import Path
 
 from mags.host.storage import juicefs
 from mags.host.storage.errors import StorageError, StorageUnavailable
+from mags.host.storage.layout import ROOT_INODE
 from mags.host.storage.threads import Threads
 from mags.kit.files import write_atomic
 from mags.kit.process import CommandError, run
 
 log = logging.getLogger("mags.storage.mount")
 
-ROOT_INODE = 1
-"""JuiceFS's root directory always has this number; a directory that is not mounted has not."""
 START_TIMEOUT = 30.0
 UNMOUNT_TIMEOUT = 20.0
 """Seconds that an unmount may linger before the processes are killed."""

@@ -13,12 +13,13 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from mags.host.storage import blanks, layout
-from mags.host.storage.errors import StaleEpoch, StorageError
+from mags.host.storage.errors import StaleEpoch, StorageError, StorageUnavailable
 from mags.host.storage.generations import Generations
-from mags.host.storage.layout import GIB, Lease, Manifest
-from mags.host.storage.threads import Threads
+from mags.host.storage.layout import GIB, ROOT_INODE, Lease, Manifest
+from mags.host.storage.threads import TIMEOUT, Threads
 from mags.protocol.ids import is_id
 from mags.protocol.messages import Attachment
 
@@ -27,6 +28,7 @@ log = logging.getLogger("mags.storage.workspaces")
 LEASE_LIFE = 24 * 3600.0
 """Seconds that a lease may stand still, by our monotonic clock, until its host counts as dead: clocks may jump."""
 
+T = TypeVar("T")
 CloneTree = Callable[[Path, Path], Awaitable[None]]
 
 
@@ -51,13 +53,20 @@ class Attached:
         """The newest generation of this VM: what a sync adds to. 0: nothing was ever published."""
         return self.lease.parent
 
-    async def begin(self, size: int) -> Path:
-        """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes."""
-        return await self._owner.threads.run(self._begin, size)
+    async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
+        """Do file work on the volume in a thread: see `Workspaces.work`."""
+        return await self._owner.work(work, timeout=timeout)
 
-    def _begin(self, size: int) -> Path:
+    async def begin(self, size: int, *, anew: bool = False) -> Path:
+        """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes.
+
+        anew: begin with the bytes of `image` instead, under which the VM's own overlay lies.
+        """
+        return await self.work(lambda: self._begin(size, anew))
+
+    def _begin(self, size: int, anew: bool) -> Path:
         self._check_epoch()
-        parent = self._generations.path(self.lease.parent) if self.lease.parent else self.image
+        parent = self._generations.path(self.lease.parent) if self.lease.parent and not anew else self.image
         return self._generations.begin(self.vm_id, parent, size)
 
     async def publish(self, draft: Path) -> int:
@@ -65,7 +74,7 @@ class Attached:
 
         StaleEpoch when a newer attachment has written to the workspace: nothing is published then.
         """
-        return await self._owner.threads.run(self._publish, draft)
+        return await self.work(lambda: self._publish(draft))
 
     def _publish(self, draft: Path) -> int:
         self._check_epoch()
@@ -78,11 +87,11 @@ class Attached:
         """Bytes in use in the newest generation's file system."""
         if self.lease.parent == 0:
             return 0
-        return await self._owner.threads.run(self._generations.used_bytes, self.lease.parent)
+        return await self.work(lambda: self._generations.used_bytes(self.lease.parent))
 
     async def committed(self, number: int) -> None:
         """The database has `number` as the current generation: older ones go, but for the last and leased ones."""
-        await self._owner.threads.run(self._committed, number)
+        await self.work(lambda: self._committed(number))
 
     def _committed(self, number: int) -> None:
         manifest = self._generations.manifest()
@@ -116,11 +125,38 @@ class Workspaces:
     """All workspaces of a volume, as one host sees them."""
 
     def __init__(self, mount: Path, threads: Threads, *, host_id: str, scratch: Path, clone_tree: CloneTree) -> None:
-        self.mount, self.threads, self.host_id = mount, threads, host_id
+        self.mount, self.host_id = mount, host_id
+        self._threads = threads
         self._scratch, self._clone_tree = scratch, clone_tree
         self._attached: dict[str, Attached] = {}
         self._seen: dict[tuple[str, str], tuple[int, float]] = {}
         self._making_blank = asyncio.Lock()
+
+    async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
+        """Do file work on the volume in a thread.
+
+        StorageUnavailable when the volume fails, is not mounted before or after, or takes longer than `timeout`
+        seconds: without a mount everything looks deleted.
+        """
+
+        def guarded() -> T:
+            try:
+                self._require_mount()
+                try:
+                    return work()
+                finally:
+                    self._require_mount()
+            except OSError as error:
+                raise StorageUnavailable(
+                    f"The volume of the workspaces does not work: {error.strerror or error}."
+                ) from error
+
+        return await self._threads.run_within(timeout, guarded)
+
+    def _require_mount(self) -> None:
+        here, above = self.mount.stat(), self.mount.parent.stat()
+        if here.st_ino != ROOT_INODE or here.st_dev == above.st_dev:
+            raise StorageUnavailable("The volume of the workspaces is not mounted at the moment; it is being mounted.")
 
     def of(self, workspace_id: str) -> Generations:
         """The directory of a workspace. StorageError if that is no id."""
@@ -134,7 +170,7 @@ class Workspaces:
         """Give a workspace to a VM: its lease, the image to start from, and its /jfs.
 
         A fork (base without discard) has a first generation at once (`Attached.generation`): commit it before the
-        VM starts. GenerationMissing, StaleEpoch, StorageError; OSError when the volume fails.
+        VM starts. GenerationMissing, StaleEpoch, StorageError, StorageUnavailable.
         """
         if not is_id(vm_id):
             raise StorageError(f"{vm_id!r} is not the id of a VM.")
@@ -183,7 +219,7 @@ class Workspaces:
                 return lease, blank, False
             return lease, generations.path(lease.base), False
 
-        lease, under, forked = await self.threads.run(work)
+        lease, under, forked = await self.work(work)
         if forked and base is not None:
             await self._copy_jfs(base.jfs, generations.jfs)
         return Attached(self, attachment, generations, lease, under, generations.jfs)
@@ -201,7 +237,7 @@ class Workspaces:
             jfs.mkdir(mode=0o755, exist_ok=True)
             return lease, under, fresh
 
-        lease, under, fresh = await self.threads.run(work)
+        lease, under, fresh = await self.work(work)
         if fresh:
             await self._copy_jfs(base.jfs, jfs)
         return Attached(self, attachment, base, lease, under, jfs)
@@ -224,17 +260,17 @@ class Workspaces:
         def names() -> list[str]:
             return sorted(path.name for path in source.iterdir()) if source.is_dir() else []
 
-        for name in await self.threads.run(names):
+        for name in await self.work(names):
             await self._clone_tree(source / name, target / name)
 
     async def blank(self, disk_gb: int) -> Path:
         """The empty disk of a size; made if the volume has none yet."""
         path = layout.blank_path(self.mount, disk_gb * GIB)
-        if await self.threads.run(path.exists):
+        if await self.work(path.exists):
             return path
         async with self._making_blank:
-            if not await self.threads.run(path.exists):
-                await blanks.make(path, disk_gb * GIB, self._scratch, self.threads)
+            if not await self.work(path.exists):
+                await blanks.make(path, disk_gb * GIB, self._scratch, self.work)
         return path
 
     async def release(self, attached: Attached) -> None:
@@ -247,7 +283,7 @@ class Workspaces:
             if attached._generations.deleted:
                 attached._generations.erase()
 
-        await self.threads.run(work)
+        await self.work(work)
 
     async def manifests(self) -> list[Manifest]:
         """The manifests of all workspaces that are not deleted."""
@@ -256,7 +292,7 @@ class Workspaces:
             found = [(g.deleted, g.manifest()) for g in self._all()]
             return [manifest for deleted, manifest in found if manifest is not None and not deleted]
 
-        return await self.threads.run(work)
+        return await self.work(work)
 
     async def delete(self, workspace_id: str) -> None:
         """Remove a workspace. Images that a VM still reads linger until it ends. Idempotent."""
@@ -267,7 +303,7 @@ class Workspaces:
                 generations.mark_deleted()
                 generations.erase()
 
-        await self.threads.run(work)
+        await self.work(work)
 
     async def beat(self) -> None:
         """Keep the leases of our VMs alive. Call it about once a minute."""
@@ -277,11 +313,12 @@ class Workspaces:
                 attached.lease.beat += 1
                 attached._generations.lease(attached.lease)
 
-        await self.threads.run(work)
+        await self.work(work)
 
     async def collect(self, *, now: float | None = None) -> None:
         """Sweep all workspaces: dead hosts' leases, half-done drafts, deleted workspaces. `now`: monotonic seconds."""
-        await self.threads.run(self._collect, time.monotonic() if now is None else now)
+        moment = time.monotonic() if now is None else now
+        await self.work(lambda: self._collect(moment))
 
     def _collect(self, now: float) -> None:
         standing: dict[tuple[str, str], tuple[int, float]] = {}

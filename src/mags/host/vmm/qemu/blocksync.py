@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import overlay
-from mags.host.vmm.qemu.increment import Applied, Image
+from mags.host.vmm.qemu.increment import Applied, apply_file
 from mags.host.vmm.qemu.machine import WORK_NODE
 from mags.host.vmm.qemu.qmp import Qmp, QmpError
 
@@ -58,28 +58,14 @@ class Capture:
     def __init__(self, stage: Path, size: int, dirty: int, freeze_ms: int) -> None:
         self.size = size
         """Bytes of the whole disk."""
-        self.dirty, self.freeze_ms = dirty, freeze_ms
-        self._stage = stage
+        self.freeze_ms = freeze_ms
+        self._stage, self._dirty = stage, dirty
 
     def apply(self, target: Path) -> Applied:
         """Write the changes to the raw image `target` and wait until they are durable there (fsync)."""
-        source = os.open(self._stage, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            image = Image.read(source)
-            if image.size != self.size:
-                raise VmmError("The captured disk has another size than the VM's.")
-            descriptor = os.open(target, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                if os.fstat(descriptor).st_size < self.size:
-                    os.ftruncate(descriptor, self.size)
-                applied = image.apply(descriptor)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        finally:
-            os.close(source)
+        applied = apply_file(self._stage, target, self.size)
         # QEMU does not report a failure to write its tables when it closes the stage: a lost table is lost clusters.
-        if applied.data + applied.zeros < self.dirty:
+        if applied.data + applied.zeros < self._dirty:
             raise VmmError("The captured changes are not complete: is the host's disk full?")
         return applied
 

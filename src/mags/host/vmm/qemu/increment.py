@@ -12,6 +12,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 MAGIC = b"QFI\xfb"
 HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
@@ -128,6 +129,29 @@ class Image:
                 _copy(self.descriptor, run.source, target, run.offset, run.length)
                 data += run.length
         return Applied(data, zeros)
+
+
+def apply_file(source: Path, target: Path, size: int) -> Applied:
+    """Write the qcow2 image `source`, of a disk of `size` bytes, over the raw image `target`, durably (fsync).
+
+    The target is made `size` bytes long if it is shorter.
+    """
+    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        image = Image.read(descriptor)
+        if image.size != size:
+            raise BadImage("The image is of a disk of another size.")
+        written = os.open(target, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(written).st_size < size:
+                os.ftruncate(written, size)
+            applied = image.apply(written)
+            os.fsync(written)
+        finally:
+            os.close(written)
+    finally:
+        os.close(descriptor)
+    return applied
 
 
 def _continues(run: Run, source: int | None) -> bool:
