@@ -1,105 +1,13 @@
-"""One edge with all of its parts, real NATS and Caddy, and a scripted host and control behind it."""
+"""Fixtures of the edge's tests."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-import shutil
-import socket
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-from tests.kit.nats_server import nats_server
-from tests.kit.scripted_edge_host import ScriptedControl, ScriptedHost
 
-from mags.edge.app import Edge
-from mags.edge.config import Settings
-from mags.kit import nats
-
-
-def free_port() -> int:
-    """A port that nobody listens on, below the range from which the kernel takes those of outgoing connections."""
-    while True:
-        port = random.randint(15000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
-@dataclass
-class World:
-    folder: Path
-    nats_url: str
-    host: ScriptedHost
-    control: ScriptedControl
-    stack: AsyncExitStack
-    edge: Edge = field(init=False)
-    settings: Settings = field(init=False)
-
-    async def start(self, **wishes: Any) -> None:
-        self.settings = Settings(
-            nats_url=self.nats_url,
-            data_dir=self.folder / "edge",
-            machine_id="here",
-            edge_id="e1",
-            listen_http=f"127.0.0.1:{free_port()}",
-            ssh_port=0,
-            **wishes,
-        )
-        self.edge = Edge(self.settings)
-        await self.edge.start()
-        self.stack.push_async_callback(self.edge.aclose)
-
-    @property
-    def http_port(self) -> int:
-        return int(self.settings.listen_http.rpartition(":")[2])
-
-    def url(self, label: str, path: str = "/") -> str:
-        return f"http://{label}.{self.settings.apps_domain}:{self.http_port}{path}"
-
-    async def serve(self, handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> int:
-        """A TCP server (a program in a VM) until the test ends; its port."""
-
-        async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                await handler(reader, writer)
-            except (OSError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                writer.close()
-
-        server = await asyncio.start_server(served, "127.0.0.1", 0)
-        self.stack.callback(server.close)
-        return int(server.sockets[0].getsockname()[1])
-
-
-@asynccontextmanager
-async def a_world() -> AsyncIterator[World]:
-    # Not tmp_path: the paths of sockets must stay short.
-    folder = Path(tempfile.mkdtemp(prefix="mags-edge-", dir="/tmp"))
-    try:
-        async with AsyncExitStack() as stack:
-            (folder / "nats").mkdir()
-            (folder / "home").mkdir()
-            url = await stack.enter_async_context(nats_server(folder / "nats"))
-            connection = await nats.connect(url, name="scripted")
-            stack.push_async_callback(connection.close)
-            host = ScriptedHost(connection, folder / "home")
-            control = ScriptedControl(connection)
-            await host.start()
-            await control.start()
-            stack.push_async_callback(host.aclose)
-            yield World(folder, url, host, control, stack)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+from tests.integration.edge.ssh_client import Client, make_client
+from tests.integration.edge.world import World, a_world
 
 
 @pytest.fixture
@@ -107,3 +15,13 @@ async def world() -> AsyncIterator[World]:
     """Not started yet: call `world.start(**settings)`."""
     async with a_world() as made:
         yield made
+
+
+@pytest.fixture
+async def client(world: World) -> Client:
+    """An SSH client of a started world, that may open "dev"."""
+    await world.start()
+    world.host.vm("v1")
+    made = make_client(world)
+    made.grant()
+    return made

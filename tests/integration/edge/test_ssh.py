@@ -1,68 +1,16 @@
-"""The SSH gateway with OpenSSH's own clients, to a scripted VM."""
+"""The SSH gateway with OpenSSH's own client: commands, shells, signals, the environment."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import fcntl
+import struct
+import termios
 
 import asyncssh
-import pytest
 
-from mags.kit.process import Completed, run
-from mags.protocol.edge import SshGrant
 from mags.protocol.errors import Problem
-from tests.integration.edge.conftest import World
-
-TIMEOUT = 90.0
-
-
-@dataclass
-class Client:
-    """OpenSSH with a key of its own that opens the sandbox "dev"."""
-
-    world: World
-    folder: Path
-    public: str
-
-    @property
-    def options(self) -> list[str]:
-        known = self.folder / "known_hosts"
-        assert self.world.edge.ssh is not None
-        known.write_text(f"[127.0.0.1]:{self.world.edge.ssh.port} {self.world.edge.ssh.host_key}\n")
-        return [
-            "-F", "none", "-i", str(self.folder / "key"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-            "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", "-o", "LogLevel=ERROR",
-        ]  # fmt: skip
-
-    async def ssh(self, *words: str, user: str = "dev", check: bool = False, stdin: bytes = b"") -> Completed:
-        assert self.world.edge.ssh is not None
-        port = str(self.world.edge.ssh.port)
-        argv = ["ssh", *self.options, "-p", port, f"{user}@127.0.0.1", *words]
-        return await run(argv, timeout=TIMEOUT, check=check, stdin=stdin)
-
-
-@pytest.fixture
-async def client(world: World) -> Client:
-    folder = world.folder / "client"
-    folder.mkdir()
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    (folder / "key").touch(mode=0o600)
-    (folder / "key").write_bytes(key.export_private_key("openssh"))
-    public = " ".join(key.export_public_key().decode().split()[:2])
-    await world.start()
-    world.host.vm("v1", {})
-    grant(world, public)
-    return Client(world, folder, public)
-
-
-def grant(world: World, public: str, user: str = "dev", port: int | None = None, **more: Any) -> None:
-    more.setdefault("guest_user", "root")
-    world.control.keys[user, port] = (
-        {public},
-        SshGrant(job_id="j1", vm_id="v1", host_id="h1", owner="o1", name=user, **more),
-    )
+from tests.integration.edge.ssh_client import Client, Terminal
 
 
 async def test_a_command_gives_its_output_apart_from_its_errors_and_its_status(client: Client) -> None:
@@ -71,11 +19,128 @@ async def test_a_command_gives_its_output_apart_from_its_errors_and_its_status(c
     assert (done.stdout, done.stderr, done.status) == (b"out\n", b"err\n", 7)
 
 
-async def test_input_reaches_the_command_whole(client: Client) -> None:
+async def test_input_and_output_pass_whole(client: Client) -> None:
     body = bytes(range(256)) * 8000
 
-    done = await client.ssh("sha256sum; cat /dev/null", stdin=body)
     back = await client.ssh("cat", stdin=body)
 
-    assert done.status == back.status == 0
+    assert back.status == 0
     assert back.stdout == body
+
+
+async def test_much_output_reaches_a_slow_reader_whole(client: Client) -> None:
+    seen = 0
+    async with await connect(client) as connection:
+        process = await connection.create_process("head -c 8000000 /dev/zero", encoding=None)
+        while data := await process.stdout.read(1 << 16):
+            seen += len(data)
+            await asyncio.sleep(0.001)
+
+    assert seen == 8_000_000
+
+
+async def test_a_shell_has_a_terminal_of_the_clients_size_that_follows_it(client: Client) -> None:
+    terminal = Terminal()
+    fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    try:
+        await terminal.start(["ssh", *client.options, "-tt", "-p", str(client.port), "dev@127.0.0.1"])
+        await terminal.expect(r"\$ ")
+        terminal.type("stty size; echo $TERM; tty\n")
+        await terminal.expect(r"33 101")
+        await terminal.expect(r"/dev/pts/\d+")
+
+        fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
+        await until_size(terminal, "50 120")
+
+        terminal.type("exit 5\n")
+        assert await terminal.wait() == 5
+    finally:
+        await terminal.close()
+
+
+async def until_size(terminal: Terminal, wanted: str) -> None:
+    """The change of size comes by a way of its own: it may be seen a moment later."""
+    for _ in range(100):
+        terminal.type("stty size; echo looked\n")
+        if (await terminal.expect(r"\n(\d+ \d+)\r?\nlooked"))[1] == wanted:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the terminal never had the size {wanted}")
+
+
+async def test_control_c_interrupts_what_runs_at_the_terminal(client: Client) -> None:
+    terminal = Terminal()
+    try:
+        await terminal.start(["ssh", *client.options, "-tt", "-p", str(client.port), "dev@127.0.0.1"])
+        await terminal.expect(r"\$ ")
+        terminal.type("sleep 600; echo ended-with-$?\n")
+        await terminal.expect(r"sleep 600")
+        terminal.type("\x03")
+        await terminal.expect(r"\$ ")
+        terminal.type("exit 0\n")
+        assert await terminal.wait() == 0
+    finally:
+        await terminal.close()
+
+
+async def test_a_signal_reaches_the_process(client: Client) -> None:
+    async with await connect(client) as connection:
+        process = await connection.create_process(
+            "trap 'echo got it; exit 3' USR1; echo ready; while :; do sleep 0.1; done"
+        )
+        assert await process.stdout.readline() == "ready\n"
+        process.send_signal("USR1")
+        assert await process.stdout.readline() == "got it\n"
+        assert (await process.wait()).exit_status == 3
+
+
+async def test_the_environment_is_handed_over_without_what_no_environment_holds(client: Client) -> None:
+    async with await connect(client) as connection:
+        done = await connection.run('echo "$LANG $GREETING"', env={"LANG": "C.UTF-8", "GREETING": "hé llo", "1=2": "x"})
+
+    assert done.stdout == "C.UTF-8 hé llo\n"
+    assert client.world.host.opened[-1].environment == {"LANG": "C.UTF-8", "GREETING": "hé llo"}
+
+
+async def test_a_client_that_is_cut_off_ends_its_process(client: Client) -> None:
+    connection = await connect(client)
+    process = await connection.create_process("echo $$; exec sleep 600")
+    await process.stdout.readline()
+    assert len(client.world.host.sessions) == 1
+
+    connection.abort()
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*client.world.host.sessions)
+
+
+async def test_a_sleeping_vm_wakes(client: Client) -> None:
+    vm = client.world.host.vms["v1"]
+    vm.asleep, vm.wake_s = True, 0.3
+
+    done = await client.ssh("true")
+
+    assert (done.status, vm.wakes) == (0, 1)
+
+
+async def test_a_good_key_to_a_gone_sandbox_is_told_so(client: Client) -> None:
+    client.world.control.keys["dev", None] = ({client.public}, Problem("gone", "The sandbox dev was stopped."))
+
+    done = await client.ssh("true")
+
+    assert done.status == 255
+    assert b"The sandbox dev was stopped." in done.stderr
+
+
+async def test_a_vm_that_has_moved_is_found_again(client: Client) -> None:
+    async with await connect(client) as connection:
+        assert (await connection.run("true")).exit_status == 0
+        del client.world.host.vms["v1"]
+        client.world.host.vm("v2")
+        client.grant(vm_id="v2")
+        assert (await connection.run("echo moved")).stdout == "moved\n"
+
+
+async def connect(client: Client, user: str = "dev", **more: object) -> asyncssh.SSHClientConnection:
+    wishes = {"known_hosts": None, "client_keys": [client.key], "config": None, "agent_path": None, **more}
+    return await asyncssh.connect("127.0.0.1", client.port, username=user, **wishes)

@@ -6,7 +6,7 @@ import asyncio
 
 import httpx
 
-from tests.integration.edge.conftest import World
+from tests.integration.edge.world import World
 from tests.kit.web import App, answers
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import asyncssh
 
 from mags.edge.ssh.access import Access
@@ -10,6 +12,8 @@ from mags.edge.tasks import Tasks
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Open
+
+log = logging.getLogger("mags.edge.ssh")
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1", ""})
 LONGEST_HOST = 253
@@ -32,6 +36,8 @@ class Forward(Flow, asyncssh.SSHTCPSession[bytes]):
             async with await self._access.open(self._wish) as session:
                 await self._carry(session)
                 self._channel.write_eof()
-        except Problem:
-            pass  # a TCP client has no place for a sentence
+        except Problem as problem:
+            log.debug("%s:%d: %s", self._host, self._port, problem.message)  # TCP has no place for a sentence
+        except Exception:
+            log.exception("a forwarded connection failed")
         self._channel.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from mags.hostclient import Session
 from mags.protocol.errors import Problem
 from mags.protocol.ids import ENVIRONMENT_NAME, new_id
 from mags.protocol.messages import Open, Pty
+
+log = logging.getLogger("mags.edge.ssh")
 
 FAILED = 255
 """Exit status when the platform failed, as ssh's own."""
@@ -103,10 +106,16 @@ class Shell(Flow, asyncssh.SSHServerSession[bytes]):
                 if session.end is not None and session.end.exit_code is not None:
                     code = session.end.exit_code
         except Problem as problem:
-            if not self._sftp:
-                end = "\r\n" if self._pty is not None else "\n"
-                self._channel.write_stderr(f"mags: {problem.message}{end}".encode())
-        self._channel.exit(code & 0xFF if code >= 0 else FAILED)
+            self._say(problem.message)
+        except Exception:
+            log.exception("a session failed")
+            self._say("Something went wrong on our side.")
+        self._channel.exit(code if 0 <= code < FAILED else FAILED)
+
+    def _say(self, sentence: str) -> None:
+        if not self._sftp:
+            end = "\r\n" if self._pty is not None else "\n"
+            self._channel.write_stderr(f"mags: {sentence}{end}".encode())
 
     async def _steer(self, session: Session) -> None:
         while True:
