@@ -36,8 +36,11 @@ async def connect(url: str, *, name: str, timeout: float = 30.0) -> Client:
     async def on_error(error: Exception) -> None:
         log.debug("nats: %s", error)
 
+    client: Client | None = None
+
     async def on_lost() -> None:
-        log.warning("the connection to NATS is lost; trying again")
+        if client is None or not client.is_closed:
+            log.warning("the connection to NATS is lost; trying again")
 
     async def on_back() -> None:
         log.info("connected to NATS again")
@@ -45,7 +48,7 @@ async def connect(url: str, *, name: str, timeout: float = 30.0) -> Client:
     async with asyncio.timeout(timeout):
         while True:
             try:
-                return await nats.connect(
+                client = await nats.connect(
                     url,
                     name=name,
                     allow_reconnect=True,
@@ -59,6 +62,7 @@ async def connect(url: str, *, name: str, timeout: float = 30.0) -> Client:
                     disconnected_cb=on_lost,
                     reconnected_cb=on_back,
                 )
+                return client
             except (OSError, nats.errors.NoServersError, nats.errors.TimeoutError):
                 await asyncio.sleep(0.1)
 
