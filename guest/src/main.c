@@ -26,24 +26,28 @@
 
 struct agent agent = {.root = -1, .run = -1, .null = -1, .random = -1, .ptmx = "/dev/ptmx"};
 
-static void child_ended(struct watch *watch, uint32_t events) {
+static bool told_to_stop;
+
+static void signalled(struct watch *watch, uint32_t events) {
     (void)events;
-    struct signalfd_siginfo info[16];
-    while (read(watch->fd, info, sizeof info) == sizeof info)
-        ;
+    struct signalfd_siginfo info;
+    while (read(watch->fd, &info, sizeof info) == sizeof info)
+        told_to_stop |= info.ssi_signo == SIGTERM;
     processes_reap();
 }
 
-static void watch_children(void) {
+static void watch_signals(void) {
     static struct watch watch;
     // All signals are blocked, none is handled: children unblock theirs and find everything at its default.
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, NULL);
-    sigset_t child;
-    sigemptyset(&child);
-    sigaddset(&child, SIGCHLD);
-    watch = (struct watch){.fd = signalfd(-1, &child, SFD_NONBLOCK | SFD_CLOEXEC), .ready = child_ended};
+    sigset_t wanted;
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGCHLD);
+    if (!agent.is_init)
+        sigaddset(&wanted, SIGTERM);
+    watch = (struct watch){.fd = signalfd(-1, &wanted, SFD_NONBLOCK | SFD_CLOEXEC), .ready = signalled};
     if (watch.fd < 0)
         fatal("signalfd");
     loop_watch(&watch, EPOLLIN);
@@ -112,12 +116,12 @@ int main(int count, char **arguments) {
     int channel = agent.is_init ? boot() : -1;
     loop_init();
     processes_init();
-    watch_children();
+    watch_signals();
     if (channel >= 0)
         link_open(channel);
     else
         serve_for_tests(count, arguments);
-    while (!link_ended()) {
+    while (!link_ended() && !told_to_stop) {
         int timeout;
         run_timers(&timeout);
         link_resume();

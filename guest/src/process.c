@@ -437,12 +437,13 @@ void processes_hello(struct buffer *hello) {
 
 static int open_terminal(struct process *process, const struct wish *wish, struct ends *ends) {
     int master = open(agent.ptmx, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
-    int locked = 0, slave = -1;
+    int locked = 0, slave = -1, number = -1;
     if (master < 0)
         return errno;
     struct winsize size = {.ws_row = wish->rows, .ws_col = wish->columns};
     if (ioctl(master, TIOCSPTLCK, &locked) < 0 ||
-        (slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0 || ioctl(master, TIOCSWINSZ, &size) < 0) {
+        (slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0 || ioctl(master, TIOCSWINSZ, &size) < 0 ||
+        ioctl(master, TIOCGPTN, &number) < 0) {
         int error = errno;
         close(master);
         close_fd(&slave);
@@ -452,7 +453,7 @@ static int open_terminal(struct process *process, const struct wish *wish, struc
     process->in.fd = fcntl(master, F_DUPFD_CLOEXEC, 3);
     process->terminal = slave;
     process->is_terminal = true;
-    *ends = (struct ends){slave, slave, slave, -1, true};
+    *ends = (struct ends){slave, slave, slave, -1, true, number};
     return process->in.fd < 0 ? errno : 0;
 }
 
@@ -481,7 +482,7 @@ static int open_files(struct process *process, const struct wish *wish, struct e
 }
 
 static void start(struct process *process, struct wish *wish) {
-    struct ends ends = {-1, -1, -1, -1, false};
+    struct ends ends = {-1, -1, -1, -1, false, -1};
     int error = agent.misconfigured ? ECANCELED : open_files(process, wish, &ends);
     if (!error) {
         pid_t pid = spawn(process->id, wish, &ends);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -95,25 +96,48 @@ struct plan {
 
 static bool move_fd(int from, int to) { return from == to ? fcntl(to, F_SETFD, 0) == 0 : dup2(from, to) == to; }
 
+// The agent's end of the terminal was opened where the child cannot see it, so ttyname(3) would find nothing: open it
+// again by the name it has in the guest, unless the guest has put something else there.
+static int visible_terminal(const struct ends *ends) {
+    char path[32];
+    struct stat mine, found;
+    snprintf(path, sizeof path, "/dev/pts/%d", ends->terminal_number);
+    if (fstat(ends->input, &mine) < 0 || stat(path, &found) < 0 || !S_ISCHR(found.st_mode) ||
+        mine.st_rdev != found.st_rdev)
+        return ends->input;
+    int fd = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return fd < 0 ? ends->input : fd;
+}
+
+static int take_terminal(const struct ends *ends) {
+    int fd = visible_terminal(ends);
+    if (ioctl(fd, TIOCSCTTY, 0) < 0)
+        return errno;
+    return move_fd(fd, 0) && move_fd(fd, 1) && move_fd(fd, 2) ? 0 : errno;
+}
+
+static int take_files(const struct ends *ends) {
+    int input = ends->input < 0 ? agent.null : ends->input;
+    if (!move_fd(input, 0) || !move_fd(ends->output, 1) || !move_fd(ends->error, 2))
+        return errno;
+    return ends->result >= 0 && !move_fd(ends->result, 3) ? errno : 0;
+}
+
 // In the child. Plain system calls where the library's wrappers would synchronise threads.
 static int enter(const struct plan *plan) {
     const struct ends *ends = plan->ends;
     const struct wish *wish = plan->wish;
     const struct identity *identity = plan->identity;
     setsid();
-    if (ends->is_terminal && ioctl(ends->input, TIOCSCTTY, 0) < 0)
-        return errno;
-    int input = ends->input < 0 ? agent.null : ends->input;
-    if (!move_fd(input, 0) || !move_fd(ends->output, 1) || !move_fd(ends->error, 2))
-        return errno;
-    if (ends->result >= 0 && !move_fd(ends->result, 3))
-        return errno;
     if (agent.is_init)
         setpriority(PRIO_PROCESS, 0, 0);
     if (agent.confine && !plan->is_warm) {
         if (fchdir(agent.root) < 0 || chroot(".") < 0)
             return errno;
     }
+    int error = ends->is_terminal ? take_terminal(ends) : take_files(ends);
+    if (error)
+        return error;
     if (identity->uid || identity->gid || wish->user) {
         if (syscall(SYS_setgroups, identity->group_count, identity->groups) < 0)
             return errno;

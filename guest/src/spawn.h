@@ -48,6 +48,7 @@ struct identity {
 struct ends {
     int input, output, error, result;
     bool is_terminal;
+    int terminal_number; // /dev/pts/N
 };
 
 bool wish_decode(struct wish *wish, const uint8_t *message, size_t size); // false: malformed
