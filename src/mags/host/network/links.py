@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -17,10 +18,12 @@ NOT_THERE = 19
 """ENODEV."""
 
 
-def index_of(netlink: Any, name: str) -> int | None:
-    """The number of a device by its name."""
-    found = netlink.link_lookup(ifname=name)
-    return int(found[0]) if found else None
+def index_of(name: str) -> int | None:
+    """The number of a device in this thread's namespace, by its name."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return None
 
 
 def wire_namespace(pair: Pair, veth: str, host: int) -> None:
@@ -30,7 +33,7 @@ def wire_namespace(pair: Pair, veth: str, host: int) -> None:
     """
     with IPRoute() as netlink:
         netlink.link("add", ifname=UPLINK, kind="veth", peer={"ifname": veth, "net_ns_fd": host})
-        tap, uplink = index_of(netlink, TAP), index_of(netlink, UPLINK)
+        tap, uplink = index_of(TAP), index_of(UPLINK)
         netlink.link("set", index=tap, address=GATEWAY_MAC, state="up")
         netlink.addr("add", index=tap, address=GATEWAY_ADDRESS, prefixlen=GUEST_PREFIX)
         netlink.link("set", index=uplink, state="up")
@@ -45,7 +48,7 @@ def wire_host(netlink: Any, pair: Pair, veth: str) -> int:
     Raises FileExistsError when somebody else has a route to this very address: the kernel's table decides between
     two installations that share a subnet.
     """
-    index = index_of(netlink, veth)
+    index = index_of(veth)
     if index is None:
         raise OSError(NOT_THERE, "the device vanished", veth)
     netlink.addr("add", index=index, address=pair.host, prefixlen=32, flags=_NOPREFIXROUTE)
@@ -61,7 +64,7 @@ def wire_host(netlink: Any, pair: Pair, veth: str) -> int:
 
 def remove(netlink: Any, name: str) -> None:
     """Remove a device, and with a veth its other end. Harmless if it is not there."""
-    index = index_of(netlink, name)
+    index = index_of(name)
     if index is None:
         return
     try:
@@ -79,8 +82,11 @@ def names(netlink: Any, prefix: str) -> list[str]:
 
 def traffic(netlink: Any, name: str) -> tuple[int, int]:
     """Bytes that the device has received and sent so far. Raises NetworkMissing if it is not there."""
+    index = index_of(name)
     try:
-        (link,) = netlink.link("get", ifname=name)
+        if index is None:
+            raise NetworkMissing(f"The network {name} is gone.")
+        (link,) = netlink.link("get", index=index)
     except NetlinkError as error:
         raise NetworkMissing(f"The network {name} is gone.") from error
     stats = link.get_attr("IFLA_STATS64")

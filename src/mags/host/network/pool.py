@@ -32,6 +32,9 @@ from mags.host.network.workshop import Site, Workshop
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+FILL_DELAY_SECONDS = 0.2
+"""Whoever takes a namespace is about to start a VM; filling leaves it the processor first, unless none is ready."""
+
 RETRY_SECONDS = 2.0
 """How long filling rests after it failed."""
 
@@ -177,6 +180,8 @@ class NamespacePool:
         while True:
             await self._hungry.wait()
             self._hungry.clear()
+            if self._ready:
+                await asyncio.sleep(FILL_DELAY_SECONDS)
             try:
                 while len(self._ready) < self._target:
                     self._ready.append(await self._make())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from mags.host.network import kernel, links, rules
 from mags.host.network.addresses import TAP, Subnet
@@ -76,7 +77,12 @@ class Workshop:
 
     def apply_host_rules(self, services: rules.HostServices) -> None:
         """Let packets pass between VMs and the internet, by our rules. Can be repeated."""
-        kernel.write_sysctl("ipv4/ip_forward", "1")
+        try:
+            kernel.write_sysctl("ipv4/ip_forward", "1")
+        except OSError as error:
+            raise NetworkUnavailable(
+                f"IP forwarding cannot be turned on ({error.strerror}): set net.ipv4.ip_forward=1, as root."
+            ) from error
         site = self.site
         apply_rules(rules.host_rules(site.installation, site.subnet, site.policy, services))
 
@@ -102,7 +108,7 @@ class Workshop:
         return [text for text in found if not text.endswith("/32") and self.site.subnet.overlaps(text)]
 
     def make(self, index: int) -> None:
-        """Make namespace `index`. Raises FileExistsError if the number or its addresses are in use."""
+        """Make namespace `index`. Raises FileExistsError if the number or its addresses are in use, or OSError."""
         path, veth = self.site.path(index), self.site.veth(index)
         pair = self.site.subnet.pair(index)
         try:
@@ -122,6 +128,9 @@ class Workshop:
                 kernel.enter(self._desk.host)
             _disable_ipv6(veth)
             links.wire_host(self._desk.netlink, pair, veth)
+        except NetlinkError as error:
+            self.destroy(index)
+            raise OSError(error.code, os.strerror(error.code), veth) from error
         except BaseException:
             self.destroy(index)
             raise
@@ -133,10 +142,7 @@ class Workshop:
 
     def whole(self, index: int) -> bool:
         """Whether the namespace is there with both its ends."""
-        return (
-            kernel.pinned(self.site.path(index))
-            and links.index_of(self._desk.netlink, self.site.veth(index)) is not None
-        )
+        return kernel.pinned(self.site.path(index)) and links.index_of(self.site.veth(index)) is not None
 
     def traffic(self, index: int) -> tuple[int, int]:
         """Bytes sent to the VM, and bytes that came from it."""
