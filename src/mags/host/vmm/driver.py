@@ -80,6 +80,9 @@ class Vm(Protocol):
     async def destroy(self) -> None:
         """Kill, and remove the directory with the VM's disk."""
 
+    async def release(self) -> None:
+        """Let go of a VM that goes on without us, for another host program to adopt. `died` never resolves then."""
+
     async def memory_mb(self) -> float:
         """Memory that only this VM uses, MiB (private pages, without what it shares with its template)."""
 

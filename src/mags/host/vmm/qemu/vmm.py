@@ -30,7 +30,7 @@ from mags.kit.process import run
 Rehearsal = Callable[[Path], Awaitable[None]]
 """Given the agent's socket of a booting template: wait until it is ready, and touch what every clone will need."""
 
-BOOT_TIMEOUT = 15.0
+BOOT_TIMEOUT = 120.0
 """Seconds for a guest to boot and rehearse: about 4 on an idle host under TCG, many on a busy one."""
 BUILD_TIMEOUT = 600.0
 """Seconds to wait for another process that builds the same template."""

@@ -1,0 +1,36 @@
+"""What a VM's directory remembers about it, so that another host program can find, check and adopt it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from mags.host.vmm.spec import VmSpec
+from mags.kit.files import write_atomic
+
+NAME = "vm.json"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """`pid` and `started` identify the process (process.start_time); `template` is the key it was cloned from."""
+
+    spec: VmSpec
+    uid: int
+    pid: int
+    started: int
+    template: str
+    accelerator: str
+    version: str
+
+
+def save(directory: Path, record: Record) -> None:
+    write_atomic(directory / NAME, msgspec.json.encode(record))
+
+
+def load(directory: Path) -> Record | None:
+    """None when there is none, or none that this version can read."""
+    try:
+        return msgspec.json.decode((directory / NAME).read_bytes(), type=Record)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None
