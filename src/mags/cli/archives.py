@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mags.cli.command import Refused
 from mags.cli.times import size
-from mags.sdk import calls
+from mags.sdk.calls import workspaces
 
 if TYPE_CHECKING:
     from mags.cli.command import Session
@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 
 def export(session: Session, workspace: str, file: str) -> None:
     """Write the archive; a file appears under its name only when it is whole."""
-    with session.sender.open(calls.export_workspace(workspace)) as exchange:
+    with session.sender.open(workspaces.export_workspace(workspace)) as exchange:
         if file == "-":
             for chunk in session.sender.body(exchange):
                 sys.stdout.buffer.write(chunk)
@@ -53,5 +53,5 @@ def bring(session: Session, workspace: str, file: str, disk_gb: int | None) -> N
 
     if file != "-" and not Path(file).is_file():
         raise Refused(f"There is no file {file}.")
-    session.sender.send(calls.import_workspace(workspace, chunks, disk_gb=disk_gb))
+    session.sender.send(workspaces.import_workspace(workspace, chunks, disk_gb=disk_gb))
     session.console.note(f"{workspace} is there. Next: mags run -w {workspace} 'ls'")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mags.cli.command import MISUSED, Refused
-from mags.sdk import calls
+from mags.sdk.calls import files, jobs
 from mags.sdk.errors import InvalidRequest, NotFound
 from mags.sdk.uploads import file_chunks
 
@@ -51,10 +51,10 @@ def join(directory: str, name: str) -> str:
 
 def is_directory(session: Session, vm: str, path: str) -> bool:
     try:
-        session.sender.send(calls.list_files(vm, path))
+        session.sender.send(files.list_files(vm, path))
     except (NotFound, InvalidRequest) as error:
         if error.code == "not_found" and not _is_about_path(error.details):
-            session.sender.send(calls.status(vm))  # an unknown VM says so here
+            session.sender.send(jobs.status(vm))  # an unknown VM says so here
         return False
     return True
 
@@ -71,16 +71,16 @@ def send_file(session: Session, source: Path | None, vm: str, path: str) -> None
             while chunk := os.read(sys.stdin.fileno(), CHUNK):
                 yield chunk
 
-        session.sender.send(calls.write_file(vm, path, chunks, length=None, mode=None))
+        session.sender.send(files.write_file(vm, path, chunks, length=None, mode=None))
         return
     facts = source.stat()
     body = lambda: file_chunks(source)  # noqa: E731
-    session.sender.send(calls.write_file(vm, path, body, length=facts.st_size, mode=facts.st_mode & 0o7777))
+    session.sender.send(files.write_file(vm, path, body, length=facts.st_size, mode=facts.st_mode & 0o7777))
 
 
 def receive_file(session: Session, vm: str, path: str, output: IO[bytes]) -> int | None:
     """The file's mode, if the server says it."""
-    with session.sender.open(calls.read_file(vm, path)) as exchange:
+    with session.sender.open(files.read_file(vm, path)) as exchange:
         for chunk in session.sender.body(exchange):
             output.write(chunk)
         output.flush()

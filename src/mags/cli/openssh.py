@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mags.sdk import calls, settings
+from mags.sdk import settings
+from mags.sdk.calls import jobs
 from mags.sdk.errors import TransferFailed
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class SshAccess(NamedTuple):
 
 def access(session: Session, request_id: str) -> SshAccess:
     """Ask for access, and keep the key where only we can read it."""
-    found = session.sender.send(calls.enable_access(request_id, port=22))
+    found = session.sender.send(jobs.enable_access(request_id, port=22))
     try:
         host, port, user = found["ssh_host"], int(found["ssh_port"]), found["ssh_user"]
         private, public = found["ssh_private_key"], found["ssh_host_key"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from mags.sdk import calls, waiting
+from mags.sdk import waiting
+from mags.sdk.calls import jobs
 from mags.sdk.errors import NotFound, WaitTimeout
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ UP_TIMEOUT = 300.0
 
 def make(session: Session, name: str, *, synced: bool = False, **options: Any) -> Job:
     """A sandbox of that name, up."""
-    accepted = session.sender.send(calls.new(name, synced=synced, **options))
+    accepted = session.sender.send(jobs.new(name, synced=synced, **options))
     for warning in accepted.get("warnings", []):
         session.console.note(f"warning: {warning}")
     return wait_up(session, accepted["request_id"])
@@ -27,7 +28,7 @@ def make(session: Session, name: str, *, synced: bool = False, **options: Any) -
 def find(session: Session, name: str) -> Job | None:
     """The one that is there (up, asleep or on its way)."""
     try:
-        job = session.sender.send(calls.status(name))
+        job = session.sender.send(jobs.status(name))
     except NotFound:
         return None
     return job if job["status"] in ("pending", "running", "sleeping") else None
@@ -37,7 +38,7 @@ def wait_up(session: Session, request_id: str) -> Job:
     deadline = time.monotonic() + UP_TIMEOUT
     pause = None
     while True:
-        job = session.sender.send(calls.status(request_id))
+        job = session.sender.send(jobs.status(request_id))
         if job["status"] == "sleeping" or waiting.is_up(job):
             return job
         if time.monotonic() > deadline:

@@ -10,12 +10,13 @@ from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
-from mags.sdk import calls, retries, settings, types, waiting
+from mags.sdk import retries, settings, types, waiting
 from mags.sdk.async_process import AsyncProcess
 from mags.sdk.async_sandbox import AsyncSandbox
 from mags.sdk.async_sender import AsyncSender
 from mags.sdk.binding import document
-from mags.sdk.calls import Call
+from mags.sdk.calls import account, cron, files, jobs, urls, workspaces
+from mags.sdk.calls.call import Call
 from mags.sdk.errors import NotFound, WaitTimeout
 from mags.sdk.events import EventDecoder, record
 from mags.sdk.frames import Chunk, End
@@ -71,44 +72,44 @@ class AsyncMags:
     ) -> None:
         await self.aclose()
 
-    run = _sends(calls.run)
-    status = _sends(calls.status)
-    get_job = _sends(calls.get_job)
-    logs = _sends(calls.logs)
-    list_jobs = _sends(calls.list_jobs)
-    update_job = _sends(calls.update_job)
-    stop = _sends(calls.stop)
-    sync = _sends(calls.sync)
-    sleep = _sends(calls.sleep)
-    wake = _sends(calls.wake)
-    enable_access = _sends(calls.enable_access)
-    disable_access = _sends(calls.disable_access)
-    usage = _sends(calls.usage)
-    pool_status = _sends(calls.pool_status)
-    delete_file = _sends(calls.delete_file)
-    list_uploads = _sends(calls.list_uploads)
-    delete_upload = _sends(calls.delete_upload)
-    list_workspaces = _sends(calls.list_workspaces)
-    get_workspace = _sends(calls.get_workspace)
-    delete_workspace = _sends(calls.delete_workspace)
-    resize_workspace = _sends(calls.resize_workspace)
-    url_alias_create = _sends(calls.url_alias_create)
-    url_alias_list = _sends(calls.url_alias_list)
-    url_alias_delete = _sends(calls.url_alias_delete)
-    cron_create = _sends(calls.cron_create)
-    cron_list = _sends(calls.cron_list)
-    cron_get = _sends(calls.cron_get)
-    cron_update = _sends(calls.cron_update)
-    cron_delete = _sends(calls.cron_delete)
-    cron_run = _sends(calls.cron_run)
-    me = _sends(calls.me)
-    health = _sends(calls.health)
-    list_tokens = _sends(calls.list_tokens)
-    create_token = _sends(calls.create_token)
-    delete_token = _sends(calls.delete_token)
-    list_ssh_keys = _sends(calls.list_ssh_keys)
-    add_ssh_key = _sends(calls.add_ssh_key)
-    delete_ssh_key = _sends(calls.delete_ssh_key)
+    run = _sends(jobs.run)
+    status = _sends(jobs.status)
+    get_job = _sends(jobs.get_job)
+    logs = _sends(jobs.logs)
+    list_jobs = _sends(jobs.list_jobs)
+    update_job = _sends(jobs.update_job)
+    stop = _sends(jobs.stop)
+    sync = _sends(jobs.sync)
+    sleep = _sends(jobs.sleep)
+    wake = _sends(jobs.wake)
+    enable_access = _sends(jobs.enable_access)
+    disable_access = _sends(jobs.disable_access)
+    usage = _sends(jobs.usage)
+    pool_status = _sends(jobs.pool_status)
+    delete_file = _sends(files.delete_file)
+    list_uploads = _sends(files.list_uploads)
+    delete_upload = _sends(files.delete_upload)
+    list_workspaces = _sends(workspaces.list_workspaces)
+    get_workspace = _sends(workspaces.get_workspace)
+    delete_workspace = _sends(workspaces.delete_workspace)
+    resize_workspace = _sends(workspaces.resize_workspace)
+    url_alias_create = _sends(urls.url_alias_create)
+    url_alias_list = _sends(urls.url_alias_list)
+    url_alias_delete = _sends(urls.url_alias_delete)
+    cron_create = _sends(cron.cron_create)
+    cron_list = _sends(cron.cron_list)
+    cron_get = _sends(cron.cron_get)
+    cron_update = _sends(cron.cron_update)
+    cron_delete = _sends(cron.cron_delete)
+    cron_run = _sends(cron.cron_run)
+    me = _sends(account.me)
+    health = _sends(account.health)
+    list_tokens = _sends(account.list_tokens)
+    create_token = _sends(account.create_token)
+    delete_token = _sends(account.delete_token)
+    list_ssh_keys = _sends(account.list_ssh_keys)
+    add_ssh_key = _sends(account.add_ssh_key)
+    delete_ssh_key = _sends(account.delete_ssh_key)
 
     async def run_and_wait(
         self, script: str, *, timeout: float = 60.0, poll_interval: float | None = None, **run_kwargs: Any
@@ -151,7 +152,7 @@ class AsyncMags:
         """Make a sandbox that stays and wait until it is up. `persistent`: its files are kept in the object store,
         else on the VM's own disk only. `timeout` in seconds; `poll_interval` is taken for compatibility."""
         deadline = time.monotonic() + timeout
-        call = calls.new(name, synced=persistent, base_workspace_id=base_workspace_id, disk_gb=disk_gb, **run_kwargs)
+        call = jobs.new(name, synced=persistent, base_workspace_id=base_workspace_id, disk_gb=disk_gb, **run_kwargs)
         request_id = (await self.sender.send(call))["request_id"]
         await self._wait_up(request_id, deadline)
         return {"request_id": request_id, "status": "running"}
@@ -178,7 +179,7 @@ class AsyncMags:
 
         A string runs by `/bin/sh -c`. After `timeout` seconds it is killed and the exit code is 124.
         """
-        call = calls.exec(
+        call = jobs.exec(
             name_or_id, command, timeout=timeout, environment=environment, workdir=workdir, user=user, stdin=stdin
         )
         return waiting.exec_result(await self.sender.send(call))
@@ -228,7 +229,7 @@ class AsyncMags:
 
     async def iter_file(self, name_or_id: str, path: str) -> AsyncGenerator[bytes, None]:
         """A file of a VM, in pieces."""
-        async with self.sender.open(calls.read_file(name_or_id, path)) as exchange:
+        async with self.sender.open(files.read_file(name_or_id, path)) as exchange:
             async for chunk in self.sender.body(exchange):
                 yield chunk
 
@@ -242,11 +243,11 @@ class AsyncMags:
     ) -> types.Done:
         """Write a file in a VM. `content`: bytes or text, a local file (a Path), or an open binary file."""
         body, length = readable(content)
-        return await self.sender.send(calls.write_file(name_or_id, path, body, length=length, mode=mode))
+        return await self.sender.send(files.write_file(name_or_id, path, body, length=length, mode=mode))
 
     async def list_files(self, name_or_id: str, path: str = "/root") -> list[types.Entry]:
         """What a directory of a VM holds."""
-        entries: list[types.Entry] = (await self.sender.send(calls.list_files(name_or_id, path)))["entries"]
+        entries: list[types.Entry] = (await self.sender.send(files.list_files(name_or_id, path)))["entries"]
         return entries
 
     @asynccontextmanager
@@ -255,7 +256,7 @@ class AsyncMags:
     ) -> AsyncIterator[AsyncSandbox]:
         """A VM for the length of an `async with` block, then stopped. `persistent` keeps workspace `name`."""
         deadline = time.monotonic() + timeout
-        request_id = (await self.sender.send(calls.new(name, synced=persistent, **run_kwargs)))["request_id"]
+        request_id = (await self.sender.send(jobs.new(name, synced=persistent, **run_kwargs)))["request_id"]
         try:
             await self._wait_up(request_id, deadline)
             yield AsyncSandbox(self, request_id, name)
@@ -274,7 +275,7 @@ class AsyncMags:
         self, request_id: str, deadline: float | None
     ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         decoder = EventDecoder()
-        stream = self.sender.resumed(lambda: calls.events(request_id, decoder.last_id), decoder, deadline)
+        stream = self.sender.resumed(lambda: jobs.events(request_id, decoder.last_id), decoder, deadline)
         async with aclosing(stream):
             async for data in stream:
                 for event in decoder.feed(data):

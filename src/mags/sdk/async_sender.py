@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
-from mags.sdk import calls, retries
-from mags.sdk.calls import Call
+from mags.sdk import retries
+from mags.sdk.calls import jobs
+from mags.sdk.calls.call import Call
 from mags.sdk.errors import MagsError, TransferFailed, from_answer
 from mags.sdk.frames import Chunk, Decoder, End
 from mags.sdk.sender import AGENT, Resumable, decoded, lost, seconds_left, tolerant
@@ -52,7 +53,7 @@ class AsyncSender:
 
     async def output(self, request_id: str) -> AsyncGenerator[Chunk | End, None]:
         decoder = Decoder()
-        async with aclosing(self.resumed(lambda: calls.frames(request_id, decoder.offsets), decoder, None)) as stream:
+        async with aclosing(self.resumed(lambda: jobs.frames(request_id, decoder.offsets), decoder, None)) as stream:
             async for data in stream:
                 for frame in decoder.feed(data):
                     yield frame

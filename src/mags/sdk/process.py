@@ -20,7 +20,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from mags.sdk.calls import job_path
+from mags.sdk.calls.jobs import job_path
 from mags.sdk.errors import MagsError, NotReachable, TransferFailed, from_answer
 from mags.sdk.frames import Chunk
 from mags.sdk.sender import AGENT, lost

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from mags.sdk import calls, retries
-from mags.sdk.calls import Call
+from mags.sdk import retries
+from mags.sdk.calls import jobs
+from mags.sdk.calls.call import Call
 from mags.sdk.errors import MagsError, NotReachable, TransferFailed, WaitTimeout, from_answer
 from mags.sdk.frames import Chunk, Decoder, End
 from mags.sdk.settings import Settings
@@ -73,7 +74,7 @@ class Sender:
         Goes on where it stopped when the connection is lost. `deadline`: time.monotonic() at which WaitTimeout comes.
         """
         decoder = Decoder()
-        for data in self.resumed(lambda: calls.frames(request_id, decoder.offsets), decoder, deadline):
+        for data in self.resumed(lambda: jobs.frames(request_id, decoder.offsets), decoder, deadline):
             yield from decoder.feed(data)
             if decoder.ended:
                 return
@@ -133,7 +134,7 @@ def seconds_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise WaitTimeout("It did not end in the time given. It is still running: see `status`, or stop it.")
-    return min(left + 0.1, calls.STREAM_TIMEOUT)
+    return min(left + 0.1, jobs.STREAM_TIMEOUT)
 
 
 def refused(exchange: Exchange) -> MagsError:

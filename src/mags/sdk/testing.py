@@ -68,8 +68,8 @@ class MockTransport:
 
 class MockExchange:
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self.status, self.headers = status, {name.lower(): value for name, value in headers.items()}
-        self._body = body
+        self.status, self._body = status, body
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in headers.items()}
 
     def chunks(self) -> Iterator[bytes]:
         if self._body:
@@ -81,7 +81,8 @@ class MockExchange:
 
 class AsyncMockExchange:
     def __init__(self, exchange: MockExchange) -> None:
-        self.status, self.headers, self._exchange = exchange.status, exchange.headers, exchange
+        self.status, self._exchange = exchange.status, exchange
+        self.headers: Mapping[str, str] = exchange.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for chunk in self._exchange.chunks():

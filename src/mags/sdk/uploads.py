@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from mags.sdk import calls
+from mags.sdk.calls import files
+from mags.sdk.calls.call import Call
 from mags.sdk.errors import MagsError
 from mags.sdk.transports import Body
 
@@ -23,7 +24,7 @@ def file_chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def upload_call(file_path: str | os.PathLike[str]) -> calls.Call[types.File]:
+def upload_call(file_path: str | os.PathLike[str]) -> Call[types.File]:
     """MagsError when there is no such file."""
     path = Path(file_path)
     if not path.is_file():
@@ -41,7 +42,7 @@ def upload_call(file_path: str | os.PathLike[str]) -> calls.Call[types.File]:
         yield from file_chunks(path)
         yield tail
 
-    return calls.upload(body, length=len(head) + path.stat().st_size + len(tail), boundary=boundary)
+    return files.upload(body, length=len(head) + path.stat().st_size + len(tail), boundary=boundary)
 
 
 def readable(content: bytes | str | os.PathLike[str] | BinaryIO) -> tuple[Body, int | None]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mags.cli.command import Refused, Session, add_json
 from mags.cli.scripts import read_environment, read_script
 from mags.cli.times import since
-from mags.sdk import calls
+from mags.sdk.calls import cron
+from mags.sdk.calls.call import Call
 
 if TYPE_CHECKING:
     from mags.sdk.types import CronJob
@@ -53,20 +54,20 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
             found = _find(session, arguments.job)
             console.json(found) if arguments.json else console.record(dict(found))
         case "run":
-            accepted = session.sender.send(calls.cron_run(_find(session, arguments.job)["id"]))
+            accepted = session.sender.send(cron.cron_run(_find(session, arguments.job)["id"]))
             console.json(accepted) if arguments.json else console.out(accepted["request_id"])
         case "remove":
-            session.sender.send(calls.cron_delete(_find(session, arguments.job)["id"]))
+            session.sender.send(cron.cron_delete(_find(session, arguments.job)["id"]))
             console.note(f"{arguments.job} is removed.")
         case verb:
             found = _find(session, arguments.job)
-            session.sender.send(calls.cron_update(found["id"], enabled=verb == "enable"))
+            session.sender.send(cron.cron_update(found["id"], enabled=verb == "enable"))
             console.note(f"{found['name']} is {verb}d.")
     return 0
 
 
-def _creation(arguments: argparse.Namespace) -> calls.Call[CronJob]:
-    return calls.cron_create(
+def _creation(arguments: argparse.Namespace) -> Call[CronJob]:
+    return cron.cron_create(
         name=arguments.name,
         cron_expression=arguments.when,
         script=read_script(arguments.script),
@@ -79,7 +80,7 @@ def _creation(arguments: argparse.Namespace) -> calls.Call[CronJob]:
 
 
 def _list(arguments: argparse.Namespace, session: Session) -> None:
-    found = session.sender.send(calls.cron_list())
+    found = session.sender.send(cron.cron_list())
     if arguments.json:
         session.console.json(found)
         return
@@ -101,7 +102,7 @@ def _list(arguments: argparse.Namespace, session: Session) -> None:
 
 
 def _find(session: Session, name: str) -> CronJob:
-    for job in session.sender.send(calls.cron_list())["cron_jobs"]:
+    for job in session.sender.send(cron.cron_list())["cron_jobs"]:
         if name in (job["id"], job["name"]):
             return job
     raise Refused(f"There is no cron job {name!r}. See `mags cron list`.")

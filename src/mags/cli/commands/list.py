@@ -6,7 +6,7 @@ import argparse
 
 from mags.cli.command import Session, add_json
 from mags.cli.times import duration, since
-from mags.sdk import calls
+from mags.sdk.calls import jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
     found = session.sender.send(
-        calls.list_jobs(
+        jobs.list_jobs(
             page=arguments.page, page_size=arguments.number, status=arguments.status, workspace_id=arguments.workspace
         )
     )

@@ -11,7 +11,8 @@ import os
 import sys
 
 from mags.cli.command import MISUSED, Refused, Session
-from mags.sdk import calls, settings
+from mags.sdk import settings
+from mags.sdk.calls import account
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     token = arguments.api_token or _ask(session, url)
     checked = Session(session.console, api_url=url, api_token=token)
     try:
-        me = checked.sender.send(calls.me())
+        me = checked.sender.send(account.me())
     finally:
         checked.close()
     settings.write_config(path, {**config, "api_url": checked.settings.api_url, "api_token": token})

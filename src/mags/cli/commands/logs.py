@@ -6,7 +6,7 @@ import argparse
 
 from mags.cli.command import Session, add_json
 from mags.cli.output import exit_status, follow, interrupts_as_exceptions
-from mags.sdk import calls
+from mags.sdk.calls import jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     if arguments.follow:
         interrupts_as_exceptions()
         return exit_status(session, follow(session, arguments.job))
-    found = session.sender.send(calls.logs(arguments.job, since=arguments.since, tail=arguments.tail))
+    found = session.sender.send(jobs.logs(arguments.job, since=arguments.since, tail=arguments.tail))
     if arguments.json:
         session.console.json(found)
         return 0

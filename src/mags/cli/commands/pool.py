@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mags.cli.command import Session, add_json
-from mags.sdk import calls
+from mags.sdk.calls import jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
-    pool = session.sender.send(calls.pool_status())
+    pool = session.sender.send(jobs.pool_status())
     if arguments.json:
         session.console.json(pool)
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mags.cli.command import Session, add_json
-from mags.sdk import calls
+from mags.sdk.calls import workspaces
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
-    workspace = session.sender.send(calls.resize_workspace(arguments.workspace, arguments.disk))
+    workspace = session.sender.send(workspaces.resize_workspace(arguments.workspace, arguments.disk))
     if arguments.json:
         session.console.json(workspace)
     else:

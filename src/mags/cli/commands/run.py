@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from mags.cli.command import MISUSED, Refused, Session, add_json
 from mags.cli.output import exit_status, follow, interrupts_as_exceptions
 from mags.cli.scripts import read_environment, read_script
-from mags.sdk import calls
+from mags.sdk.calls import jobs
+from mags.sdk.calls.call import Call
 from mags.sdk.errors import MagsError
 
 if TYPE_CHECKING:
@@ -68,12 +69,12 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         raise
 
 
-def _submission(arguments: argparse.Namespace, session: Session) -> calls.Call[Accepted]:
+def _submission(arguments: argparse.Namespace, session: Session) -> Call[Accepted]:
     script = " ".join(arguments.script) if len(arguments.script) > 1 else read_script(arguments.script[0])
     if not script.strip():
         raise Refused("The script is empty. Say what to run, for instance: mags run 'echo hi'.", MISUSED)
     try:
-        return calls.run(
+        return jobs.run(
             script,
             type="url" if arguments.script_url else "inline",
             name=arguments.name,
@@ -114,7 +115,7 @@ def _upload(paths: list[str], session: Session) -> list[str]:
 
 
 def _show_url(session: Session, request_id: str) -> None:
-    url = session.sender.send(calls.status(request_id)).get("url")
+    url = session.sender.send(jobs.status(request_id)).get("url")
     session.console.note(f"open at {url}" if url else "The URL is not there yet: see `mags status`.")
 
 
@@ -122,6 +123,6 @@ def _stop(session: Session, request_id: str) -> None:
     session.console.note(f"stopping {request_id}")
     try:
         session.sender.close()  # the connection may be in the middle of an answer
-        session.sender.send(calls.stop(request_id))
+        session.sender.send(jobs.stop(request_id))
     except MagsError as error:
         session.console.complain(f"{error} The job may still run: `mags stop {request_id}`.")

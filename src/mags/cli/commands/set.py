@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mags.cli.command import MISUSED, Refused, Session, add_json
-from mags.sdk import calls
+from mags.sdk.calls import jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     }
     if all(value is None for value in wish.values()):
         raise Refused("Say what to change: --no-sleep, --sleep, --idle, --startup-command or --name.", MISUSED)
-    job = session.sender.send(calls.update_job(arguments.job, **wish))
+    job = session.sender.send(jobs.update_job(arguments.job, **wish))
     if arguments.json:
         session.console.json(job)
     else:

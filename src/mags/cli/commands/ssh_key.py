@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mags.cli.command import MISUSED, Refused, Session, add_json
 from mags.cli.times import since
-from mags.sdk import calls
+from mags.sdk.calls import account
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -25,10 +25,10 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     match arguments.verb:
         case "add":
             key = _public_key(arguments.file)
-            made = session.sender.send(calls.add_ssh_key(key, name=arguments.name))
+            made = session.sender.send(account.add_ssh_key(key, name=arguments.name))
             console.json(made) if arguments.json else console.note(f"The key is added: {made.get('fingerprint')}.")
         case "list":
-            found = session.sender.send(calls.list_ssh_keys())
+            found = session.sender.send(account.list_ssh_keys())
             if arguments.json:
                 console.json(found)
                 return 0
@@ -38,9 +38,9 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
             ]
             console.table(("ID", "NAME", "FINGERPRINT", "ADDED"), rows, nothing="No keys. Add yours: mags ssh-key add")
         case "remove":
-            keys = session.sender.send(calls.list_ssh_keys())["ssh_keys"]
+            keys = session.sender.send(account.list_ssh_keys())["ssh_keys"]
             ids = [key["id"] for key in keys if key.get("name") == arguments.key]
-            session.sender.send(calls.delete_ssh_key(ids[0] if len(ids) == 1 else arguments.key))
+            session.sender.send(account.delete_ssh_key(ids[0] if len(ids) == 1 else arguments.key))
             console.note(f"{arguments.key} is removed.")
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 
 from mags.cli.command import MISUSED, Refused, Session, add_json
 from mags.cli.times import duration, since
-from mags.sdk import calls
+from mags.sdk.calls import account, jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         if arguments.server and arguments.job:
             raise Refused("Give a job or --server, not both.", MISUSED)
         return _server(arguments, session)
-    job = session.sender.send(calls.status(arguments.job))
+    job = session.sender.send(jobs.status(arguments.job))
     if arguments.json:
         session.console.json(job)
         return 0
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
 
 
 def _server(arguments: argparse.Namespace, session: Session) -> int:
-    health = session.sender.send(calls.health())
+    health = session.sender.send(account.health())
     if arguments.json:
         session.console.json(health)
     else:

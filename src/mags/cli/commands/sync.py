@@ -6,7 +6,7 @@ import argparse
 
 from mags.cli.command import Session, add_json
 from mags.cli.times import duration, size
-from mags.sdk import calls
+from mags.sdk.calls import jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
-    synced = session.sender.send(calls.sync(arguments.job))
+    synced = session.sender.send(jobs.sync(arguments.job))
     if arguments.json:
         session.console.json(synced)
     else:

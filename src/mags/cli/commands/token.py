@@ -6,7 +6,7 @@ import argparse
 
 from mags.cli.command import Session, add_json
 from mags.cli.times import since
-from mags.sdk import calls
+from mags.sdk.calls import account
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     console = session.console
     match arguments.verb:
         case "create":
-            call = calls.create_token(arguments.name, expires_at=arguments.expires, scopes=arguments.scope)
+            call = account.create_token(arguments.name, expires_at=arguments.expires, scopes=arguments.scope)
             made = session.sender.send(call)
             if arguments.json:
                 console.json(made)
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
                 console.out(made["token"])
                 console.note("This is the only time that it is shown.")
         case "list":
-            found = session.sender.send(calls.list_tokens())
+            found = session.sender.send(account.list_tokens())
             if arguments.json:
                 console.json(found)
                 return 0
@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         case "revoke":
             ids = [
                 token["id"]
-                for token in session.sender.send(calls.list_tokens())["tokens"]
+                for token in session.sender.send(account.list_tokens())["tokens"]
                 if token["name"] == arguments.token
             ]
-            session.sender.send(calls.delete_token(ids[0] if len(ids) == 1 else arguments.token))
+            session.sender.send(account.delete_token(ids[0] if len(ids) == 1 else arguments.token))
             console.note(f"{arguments.token} is void.")
     return 0

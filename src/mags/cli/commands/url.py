@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 from mags.cli.command import MISUSED, Refused, Session, add_json
-from mags.sdk import calls
+from mags.sdk.calls import jobs, urls
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +32,11 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         raise Refused("Give one port. See `mags url --help`.", MISUSED)
     port = _port(arguments.words[0]) if arguments.words else 8080
     if arguments.close:
-        session.sender.send(calls.disable_access(arguments.job, port=port))
+        session.sender.send(jobs.disable_access(arguments.job, port=port))
         session.console.note(f"Port {port} of {arguments.job} is closed.")
         return 0
     private = True if arguments.private else False if arguments.public else None
-    access = session.sender.send(calls.enable_access(arguments.job, port=port, private=private))
+    access = session.sender.send(jobs.enable_access(arguments.job, port=port, private=private))
     if arguments.json:
         session.console.json(access)
     else:
@@ -53,10 +53,10 @@ def _port(word: str) -> int:
 def _alias(arguments: argparse.Namespace, session: Session) -> int:
     match arguments.words:
         case ["add", subdomain, workspace]:
-            alias = session.sender.send(calls.url_alias_create(subdomain, workspace, arguments.domain))
+            alias = session.sender.send(urls.url_alias_create(subdomain, workspace, arguments.domain))
             session.console.json(alias) if arguments.json else session.console.out(alias["url"])
         case ["list"] | []:
-            found = session.sender.send(calls.url_alias_list())
+            found = session.sender.send(urls.url_alias_list())
             if arguments.json:
                 session.console.json(found)
                 return 0
@@ -64,7 +64,7 @@ def _alias(arguments: argparse.Namespace, session: Session) -> int:
             nothing = "No aliases. Make one: mags url alias add NAME WORKSPACE"
             session.console.table(("NAME", "WORKSPACE", "URL"), rows, nothing=nothing)
         case ["remove", subdomain]:
-            session.sender.send(calls.url_alias_delete(subdomain))
+            session.sender.send(urls.url_alias_delete(subdomain))
             session.console.note(f"{subdomain} is removed.")
         case _:
             raise Refused("Use: mags url alias add NAME WORKSPACE | list | remove NAME", MISUSED)

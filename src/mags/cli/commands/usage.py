@@ -6,7 +6,7 @@ import argparse
 
 from mags.cli.command import Session, add_json
 from mags.cli.times import duration, size
-from mags.sdk import calls
+from mags.sdk.calls import jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
-    usage = session.sender.send(calls.usage(window_days=arguments.days))
+    usage = session.sender.send(jobs.usage(window_days=arguments.days))
     if arguments.json:
         session.console.json(usage)
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mags.cli.command import Session
-from mags.sdk import calls
+from mags.sdk.calls import jobs
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
     for job in arguments.job:
-        session.sender.send(calls.wake(job))
+        session.sender.send(jobs.wake(job))
         session.console.note(f"{job} is awake.")
     return 0

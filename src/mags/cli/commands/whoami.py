@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from mags.cli.command import Session, add_json
-from mags.sdk import calls
+from mags.sdk.calls import account
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
-    me = session.sender.send(calls.me())
+    me = session.sender.send(account.me())
     if arguments.json:
         session.console.json({**me, "api_url": session.settings.api_url})
     else:

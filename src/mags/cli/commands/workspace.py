@@ -6,7 +6,7 @@ import argparse
 
 from mags.cli.command import MISUSED, Refused, Session, add_json
 from mags.cli.times import since, size
-from mags.sdk import calls
+from mags.sdk.calls import workspaces
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         case "list":
             return _list(arguments, session)
         case "show":
-            found = session.sender.send(calls.get_workspace(arguments.workspace))
+            found = session.sender.send(workspaces.get_workspace(arguments.workspace))
             session.console.json(found) if arguments.json else session.console.record(dict(found))
         case "delete":
             return _delete(arguments, session)
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
 
 
 def _list(arguments: argparse.Namespace, session: Session) -> int:
-    found = session.sender.send(calls.list_workspaces())
+    found = session.sender.send(workspaces.list_workspaces())
     if arguments.json:
         session.console.json(found)
         return 0
@@ -77,6 +77,6 @@ def _delete(arguments: argparse.Namespace, session: Session) -> int:
             if not session.console.confirm(f"Delete {name} and all its files?"):
                 session.console.note(f"{name} stays.")
                 continue
-        session.sender.send(calls.delete_workspace(name))
+        session.sender.send(workspaces.delete_workspace(name))
         session.console.note(f"{name} is deleted.")
     return 0
