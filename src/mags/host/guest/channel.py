@@ -41,7 +41,7 @@ from mags.protocol.guest.answers import (
     decode_pong,
 )
 from mags.protocol.guest.frames import encode_frame, encode_message, encode_reset
-from mags.protocol.guest.wishes import MAX_WINDOW
+from mags.protocol.guest.wishes import MAX_WINDOW, STDIN_WINDOW
 
 # A guest that does not read cannot make us buffer more than this.
 MAX_UNSENT = 64 * 1024 * 1024
@@ -287,6 +287,7 @@ class Channel:
         payload = wish.encode()
         self._last_process += 1
         process = Process(self, self._last_process, wish.window)
+        process._start_stdin(0, STDIN_WINDOW)
         self.processes[process.id] = process
         return process, encode_message(FrameType.EXEC, process.id, payload)
 

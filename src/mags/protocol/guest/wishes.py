@@ -11,6 +11,8 @@ from mags.protocol.guest.fields import FieldWriter
 
 DEFAULT_WINDOW = 256 * 1024
 MAX_WINDOW = 4 * 1024 * 1024
+STDIN_WINDOW = 64 * 1024
+"""Bytes of stdin that may be sent before the agent grants more."""
 MAX_SCRIPT = 1024 * 1024
 MAX_ENTROPY = 512
 MIN_ENTROPY = 32
