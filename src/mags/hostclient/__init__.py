@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mags.hostclient.client import HostClient
-from mags.hostclient.presence import HostState, HostView, Hosts
+from mags.hostclient.presence import Hosts, HostState, HostView
 from mags.hostclient.session import Session
 
 __all__ = ["HostClient", "HostState", "HostView", "Hosts", "Session"]

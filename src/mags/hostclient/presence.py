@@ -3,7 +3,8 @@
     (heard) live --15 s silent--> suspect --30 s silent--> lost
               ^-------------------------heard---------------'
 
-Silence is counted from when we began to listen, so that a program that has just started declares nobody lost.
+Silence is counted from when we began to listen, also after our own connection to NATS was away: who could not hear
+declares nobody lost.
 """
 
 from __future__ import annotations
@@ -64,10 +65,12 @@ class Hosts:
         self._subscription: Subscription | None = None
         self._listeners: list[Listener] = []
         self._began = clock()
+        self._reconnects = 0
         self._decoder = msgspec.msgpack.Decoder(Presence)
 
     async def start(self) -> None:
         self._began = self._clock()
+        self._reconnects = self._connection.stats["reconnects"]
         self._subscription = await self._connection.subscribe(subjects.PRESENCE, cb=self._on_message)
 
     async def stop(self) -> None:
@@ -80,9 +83,16 @@ class Hosts:
         self._listeners.append(listener)
 
     def state(self, host_id: str) -> HostState:
-        """A host that was never heard counts as silent since `start`."""
+        """A host that was never heard counts as silent since we began to listen."""
+        self._notice_deafness()
         view = self._views.get(host_id)
-        return state_at(self._clock() - (view.heard if view is not None else self._began))
+        return state_at(self._clock() - (max(view.heard, self._began) if view is not None else self._began))
+
+    def _notice_deafness(self) -> None:
+        reconnects = self._connection.stats["reconnects"]
+        if reconnects != self._reconnects or not self._connection.is_connected:
+            self._reconnects = reconnects
+            self._began = self._clock()
 
     def get(self, host_id: str) -> HostView | None:
         return self._views.get(host_id)

@@ -6,7 +6,7 @@
             ...
         session.end.exit_code
 
-Neither side sends more than the other has granted, so a slow reader costs a bounded amount of memory anywhere. The bytes
+Neither side sends more than the other has granted, so a slow reader costs a bounded amount of memory. The bytes
 of a frame count as read when the next one is asked for. Core NATS loses what is on its way when a connection breaks: a
 session that lived through a reconnection is given up rather than continued with a hole.
 """
@@ -142,7 +142,7 @@ class Session:
     # --- input ----------------------------------------------------------------------------------------------------
 
     async def write(self, data: bytes | memoryview) -> bool:
-        """Send input, waiting for the host's credit. False when the session has ended meanwhile (the rest is dropped)."""
+        """Send input, waiting for credit. False when the session has ended meanwhile (the rest is dropped)."""
         view = memoryview(data)
         while view:
             if not await self._writable():

@@ -1,0 +1,75 @@
+"""Every way in which a request can fail, in the one form of problems."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from mags.control.http.answers import Json, problem_answer
+from mags.protocol.errors import Problem
+
+log = logging.getLogger("mags.control.http")
+
+_BY_STATUS = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "too_large"}
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _defect)
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_answer(error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return problem_answer(from_validation(error.errors()))
+
+
+def from_validation(errors: Sequence[Any]) -> Problem:
+    """400 for a body that is no JSON (or has the wrong content type), 422 that names each wrong field otherwise."""
+    if any(one.get("type") == "json_invalid" for one in errors):
+        return Problem("bad_request", "The body is not valid JSON.")
+    fields: dict[str, str] = {}
+    for one in errors[:20]:
+        where = [str(part) for part in one.get("loc", ()) if part not in ("body", "query", "path", "header")]
+        fields[".".join(where)[:128] or "body"] = _sentence(str(one.get("msg", "")))
+    name, said = next(iter(fields.items()), ("body", "It is wrong."))
+    if name == "body" and any(one.get("type") in ("missing", "model_attributes_type") for one in errors):
+        return Problem("bad_request", "Send a JSON object, with Content-Type: application/json.")
+    return Problem("invalid", f"{name}: {said}", fields=fields)
+
+
+def _sentence(words: str) -> str:
+    words = words.removeprefix("Value error, ").strip()
+    return words[:1].upper() + words[1:].rstrip(".")[:300] + "."
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        words = f"{request.method} is not possible here."
+        body = {"error": words, "code": "method_not_allowed", "details": {}}
+        return Json(body, status_code=405, headers=dict(error.headers or {}))
+    code = _BY_STATUS.get(error.status_code, "bad_request")
+    words = str(error.detail)
+    if error.status_code == 404:
+        words = "There is no such address. The API is described at /docs."
+    elif error.status_code == 400:
+        words = "The body can't be read: " + words[:200].rstrip(".") + "."
+    return problem_answer(Problem(code, words))
+
+
+async def _defect(request: Request, error: Exception) -> Response:
+    log.error("a defect in %s %s", request.method, request.url.path, exc_info=error)
+    return problem_answer(Problem("internal", "Something is wrong in the server; its log has the details."))

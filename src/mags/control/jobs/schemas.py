@@ -1,0 +1,234 @@
+"""What requests about jobs look like, and what is answered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from mags.control.http import Body
+from mags.control.lifecycles.wishes import JobWish
+from mags.protocol.ids import ENVIRONMENT_NAME, IMAGE_NAME, JOB_NAME, WORKSPACE_NAME
+
+MAX_SCRIPT = 1 << 20
+MAX_ENVIRONMENT = 256 << 10
+FOREVER = ("sleep infinity",)
+"""A script that clients give to a sandbox that should only be there: nothing needs to run for that."""
+
+WorkspaceName = Annotated[str, Field(pattern=f"^{WORKSPACE_NAME.pattern}$")]
+Seconds = Annotated[int, Field(ge=1, le=30 * 86400)]
+IdleSeconds = Annotated[int, Field(ge=5, le=30 * 86400)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Command = Annotated[str, Field(max_length=64 << 10)]
+
+
+def check_environment(environment: dict[str, str]) -> dict[str, str]:
+    for name in environment:
+        if not ENVIRONMENT_NAME.fullmatch(name):
+            raise ValueError(f"{name[:64]!r} is no name of a variable")
+    if sum(len(name) + len(value) for name, value in environment.items()) > MAX_ENVIRONMENT:
+        raise ValueError(f"all of it together may have at most {MAX_ENVIRONMENT} bytes")
+    return environment
+
+
+class JobRequest(Body):
+    """POST /mags-jobs."""
+
+    script: str = Field(max_length=MAX_SCRIPT, description="Shell script, run with /bin/sh in /root.")
+    type: Literal["inline", "url"] = Field("inline", description="url: `script` is where it is fetched, in the VM.")
+    name: str | None = Field(None, pattern=f"^{JOB_NAME.pattern}$", description="Made up if left out.")
+    workspace_id: WorkspaceName | None = None
+    base_workspace_id: WorkspaceName | None = None
+    persistent: bool | None = None
+    no_sleep: bool | None = None
+    no_sync: bool | None = None
+    ephemeral: bool | None = None
+    startup_command: Command | None = None
+    environment: dict[str, str] | None = None
+    file_ids: list[Annotated[str, Field(max_length=64)]] | None = Field(None, max_length=100)
+    disk_gb: int | None = Field(None, ge=1, le=100)
+    vcpus: int | None = Field(None, ge=1, le=64)
+    memory_mb: int | None = Field(None, ge=128, le=1 << 20)
+    image: str | None = Field(None, pattern=f"^{IMAGE_NAME.pattern}$")
+    rootfs_type: str | None = Field(None, pattern=f"^{IMAGE_NAME.pattern}$")
+    timeout: Seconds | None = None
+    idle_timeout: IdleSeconds | None = None
+    port: Port | None = None
+    url: bool | None = None
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        return value if value is None else check_environment(value)
+
+    @model_validator(mode="after")
+    def _together(self) -> JobRequest:
+        if len(self.script.encode()) > MAX_SCRIPT:
+            raise ValueError("script: at most 1 MiB")
+        if self.type == "url" and not self.script.startswith(("http://", "https://")):
+            raise ValueError('script: with type "url" give an http:// or https:// address')
+        if not self.script.strip() and not self.persistent:
+            raise ValueError("script: give a command to run")
+        if self.no_sleep and not self.persistent:
+            raise ValueError("no_sleep requires persistent")
+        if self.ephemeral and (self.workspace_id or self.base_workspace_id):
+            raise ValueError("ephemeral and a workspace exclude each other")
+        if self.ephemeral and self.persistent:
+            raise ValueError("ephemeral and persistent exclude each other")
+        if self.base_workspace_id is not None and self.no_sync:
+            raise ValueError("base_workspace_id and no_sync exclude each other")
+        if self.base_workspace_id is not None and self.base_workspace_id == self.workspace_id:
+            raise ValueError("base_workspace_id and workspace_id must differ")
+        if self.url and not self.persistent:
+            raise ValueError("url requires persistent")
+        if self.image and self.rootfs_type:
+            raise ValueError("image and rootfs_type mean the same; give one")
+        return self
+
+    def wish(self, default_image: str) -> JobWish:
+        only_up = bool(self.persistent) and self.type == "inline" and self.script.strip() in ("", *FOREVER)
+        image = self.image or (self.rootfs_type if self.rootfs_type != "standard" else None) or default_image
+        return JobWish(
+            script=None if only_up or self.type == "url" else self.script,
+            script_url=self.script if self.type == "url" else None,
+            name=self.name,
+            workspace=self.workspace_id,
+            base_workspace=self.base_workspace_id,
+            persistent=bool(self.persistent),
+            no_sleep=bool(self.no_sleep),
+            no_sync=bool(self.no_sync),
+            ephemeral=bool(self.ephemeral),
+            startup_command=self.startup_command or None,
+            environment=self.environment or {},
+            file_ids=self.file_ids or [],
+            disk_gb=self.disk_gb,
+            vcpus=self.vcpus or 1,
+            memory_mb=self.memory_mb or 512,
+            image=image,
+            timeout_s=self.timeout,
+            idle_timeout_s=self.idle_timeout,
+            url_port=(self.port or 8080) if self.url else None,
+        )
+
+
+class JobChange(Body):
+    """PATCH /mags-jobs/{id}. What is left out, or null, stays."""
+
+    startup_command: Command | None = Field(None, description="Empty: none any more.")
+    no_sleep: bool | None = None
+    name: str | None = Field(None, pattern=f"^{JOB_NAME.pattern}$")
+    idle_timeout: IdleSeconds | None = None
+
+
+class ExecRequest(Body):
+    """POST /mags-jobs/{id}/exec."""
+
+    command: str = Field(min_length=1, max_length=MAX_SCRIPT)
+    timeout: float | None = Field(None, gt=0, le=86400, description="Seconds; 30 if left out.")
+    environment: dict[str, str] | None = None
+    workdir: str | None = Field(None, min_length=1, max_length=4096)
+    user: str | None = Field(None, min_length=1, max_length=64)
+    stdin: str | None = Field(None, max_length=4 << 20)
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        return value if value is None else check_environment(value)
+
+
+class PtyWish(Body):
+    rows: int = Field(24, ge=1, le=10_000)
+    cols: int = Field(80, ge=1, le=10_000)
+    term: str = Field("xterm-256color", max_length=64, pattern=r"^[A-Za-z0-9._+-]+$")
+
+
+class ShellStart(Body):
+    """The `start` message of exec over a WebSocket."""
+
+    type: Literal["start"]
+    command: str | list[str] | None = Field(None, max_length=MAX_SCRIPT)
+    pty: PtyWish | None = None
+    environment: dict[str, str] | None = None
+    workdir: str | None = Field(None, min_length=1, max_length=4096)
+    user: str | None = Field(None, min_length=1, max_length=64)
+    timeout: float | None = Field(None, gt=0, le=30 * 86400)
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        return value if value is None else check_environment(value)
+
+    @field_validator("command")
+    @classmethod
+    def _command(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if value is not None and (not value or (isinstance(value, list) and not value[0])):
+            raise ValueError("give a command, or leave it out for a shell")
+        return value
+
+
+# --- answers (for the OpenAPI document; they are built in `views`) ------------------------------------------------
+
+
+class Accepted(BaseModel):
+    request_id: str
+    status: Literal["accepted"]
+    message: str
+    warnings: list[str] | None = None
+
+
+class JobStatusView(BaseModel):
+    request_id: str
+    name: str
+    status: Literal["pending", "running", "sleeping", "completed", "error"]
+    workspace_id: str | None
+    vm_id: str | None
+    host_id: str | None
+    exit_code: int | None
+    error: str | None
+    subdomain: str | None
+    url: str | None
+    persistent: bool
+    no_sleep: bool
+    startup_command: str | None
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    queue_ms: int | None
+    boot_ms: int | None
+    script_duration_ms: int | None
+    total_duration_ms: int | None
+    start_kind: Literal["pool", "clone", "cold", "parked", "warm"] | None
+
+
+class JobPage(BaseModel):
+    jobs: list[JobStatusView]
+    total: int
+    page: int
+    page_size: int
+
+
+class LogEntry(BaseModel):
+    timestamp: str
+    level: Literal["info", "error"]
+    message: str
+    stream: Literal["stdout", "stderr", "system"]
+
+
+class Logs(BaseModel):
+    logs: list[LogEntry]
+    truncated: bool = False
+
+
+class ExecAnswer(BaseModel):
+    exit_code: int
+    stdout: str
+    stderr: str
+    duration_ms: int
+    truncated: bool
+
+
+class Stopped(BaseModel):
+    success: bool
+    request_id: str
+    status: str
+    message: str

@@ -1,0 +1,184 @@
+"""What can be done with jobs, apart from their output and their VMs' insides."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from mags.control.db import now_ms
+from mags.control.http import with_warnings
+from mags.control.jobs.schemas import JobChange, JobRequest
+from mags.control.jobs.views import full_view, moment, status_view
+from mags.control.lifecycles.launch import launch
+from mags.control.lifecycles.notices import wait
+from mags.control.lifecycles.reaching import reach
+from mags.control.lifecycles.stopping import wish_stop
+from mags.control.lifecycles.submission import LEASE_MS, submit
+from mags.control.lifecycles.syncing import sync as sync_now
+from mags.control.lifecycles.world import World
+from mags.control.models import Job, Vm
+from mags.control.records import jobs
+from mags.control.records.accounts import Caller
+from mags.control.records.idempotency import Earlier, Once, exactly_once
+from mags.protocol.errors import Problem
+from mags.protocol.messages import Adjust, Done, VmRequest
+from mags.protocol.states import FINAL_JOB_STATUSES
+
+POWER_TIMEOUT = 300.0
+
+
+async def create(world: World, caller: Caller, request: JobRequest, once: Once | None) -> Earlier:
+    """Record the job and start its lifecycle beside the request."""
+
+    async def make(session: AsyncSession) -> Earlier:
+        submitted = await submit(world, session, caller, request.wish(world.settings.default_image))
+        body = {
+            "request_id": submitted.job_id,
+            "status": "accepted",
+            "message": f"Job {submitted.name!r} is accepted.",
+            "name": submitted.name,
+        }
+        return Earlier(202, with_warnings(body, request))
+
+    answer, made = await exactly_once(world.db, caller.user_id, once, make)
+    if made:
+        job_id = str(answer.body["request_id"])
+        world.spawn(launch(world, job_id), f"job-{job_id}")
+    return answer
+
+
+async def status(world: World, caller: Caller, reference: str) -> dict[str, Any]:
+    async with world.db.read() as session:
+        job, vm = await jobs.get_with_vm(session, caller.user_id, reference)
+    return status_view(job, vm, world.settings)
+
+
+async def record(world: World, caller: Caller, reference: str) -> dict[str, Any]:
+    async with world.db.read() as session:
+        job, vm = await jobs.get_with_vm(session, caller.user_id, reference)
+    return full_view(job, vm, world.settings)
+
+
+async def page(
+    world: World,
+    caller: Caller,
+    *,
+    number: int,
+    size: int,
+    status: str | None,
+    workspace: str | None,
+    name: str | None,
+) -> dict[str, Any]:
+    async with world.db.read() as session:
+        rows, total = await jobs.page(
+            session,
+            caller.user_id,
+            offset=(number - 1) * size,
+            limit=size,
+            status=status,
+            workspace=workspace,
+            name=name,
+        )
+    return {
+        "jobs": [status_view(job, vm, world.settings) for job, vm in rows],
+        "total": total,
+        "page": number,
+        "page_size": size,
+    }
+
+
+async def change(world: World, caller: Caller, reference: str, request: JobChange) -> dict[str, Any]:
+    """Record the change, then tell the host of a VM that is up. Only open persistent jobs have such settings."""
+    async with world.db.write() as session:
+        job, vm = await jobs.get_with_vm(session, caller.user_id, reference)
+        if request.name is not None:
+            job.name = request.name
+        tuning = request.no_sleep is not None or request.startup_command is not None or request.idle_timeout is not None
+        if tuning:
+            _tune(job, vm, request)
+    if tuning and vm is not None and vm.active and vm.started and vm.host_id is not None:
+        await world.client.request(
+            vm.host_id,
+            "adjust",
+            Adjust(
+                vm_id=vm.id,
+                idle_timeout_s=request.idle_timeout,
+                no_sleep=request.no_sleep,
+                startup_command=request.startup_command,
+            ),
+            Done,
+            timeout=30,
+        )
+    return with_warnings(full_view(job, vm, world.settings), request)
+
+
+def _tune(job: Job, vm: Vm | None, request: JobChange) -> None:
+    if not job.persistent:
+        if request.no_sleep:
+            raise Problem("invalid", "no_sleep requires a persistent job.", fields={"no_sleep": "not persistent"})
+        raise Problem("conflict", f"{job.name!r} is not persistent, so it has no such settings.")
+    if job.status in FINAL_JOB_STATUSES:
+        raise Problem("conflict", f"{job.name!r} is {job.status}; run it again to change how it runs.")
+    if request.no_sleep is not None:
+        job.no_sleep = request.no_sleep
+    if request.startup_command is not None:
+        job.startup_command = request.startup_command or None
+    if vm is not None:
+        vm.no_sleep, vm.startup_command = job.no_sleep, job.startup_command
+        vm.idle_timeout_s = request.idle_timeout or vm.idle_timeout_s
+
+
+async def stop(world: World, caller: Caller, reference: str) -> dict[str, Any]:
+    """Returns when it has stopped (or, should its host be away, when the wish is recorded)."""
+    async with world.db.read() as session:
+        job = await jobs.get(session, caller.user_id, reference)
+    if job.status not in FINAL_JOB_STATUSES:
+        if await wish_stop(world, job, LEASE_MS):
+            work = asyncio.ensure_future(launch(world, job.id))
+            try:
+                await asyncio.shield(work)
+            except asyncio.CancelledError:
+                world.spawn(_wait_for(work), f"stop-{job.id}")
+                raise
+        job = await _settled(world, caller, job.id)
+    words = "is stopped" if job.status in FINAL_JOB_STATUSES else "is stopping; its host can't be reached now"
+    return {
+        "success": True,
+        "request_id": job.id,
+        "status": job.status,
+        "message": f"{job.name!r} {words}.",
+    }
+
+
+async def _wait_for(work: asyncio.Future[None]) -> None:
+    await work
+
+
+async def _settled(world: World, caller: Caller, job_id: str) -> Job:
+    """The job once it is over, or once its stop waits for a host that is away."""
+    deadline = asyncio.get_running_loop().time() + world.settings.stop_timeout_s
+    with world.notices.watch(job_id) as event:
+        while True:
+            async with world.db.read() as session:
+                job = await jobs.get(session, caller.user_id, job_id)
+            waiting = job.step == "stop" and job.step_ms is not None and job.step_ms < now_ms() + LEASE_MS // 2
+            if job.status in FINAL_JOB_STATUSES or waiting or asyncio.get_running_loop().time() > deadline:
+                return job
+            await wait(event, 0.5)
+
+
+async def sync(world: World, caller: Caller, reference: str) -> dict[str, Any]:
+    _, vm, _ = await reach(world, caller.user_id, reference)
+    synced = await sync_now(world, vm)
+    return {"synced_at": moment(synced.synced_at_ms), "bytes": synced.bytes, "duration_ms": synced.duration_ms}
+
+
+async def power(world: World, caller: Caller, reference: str, verb: str) -> dict[str, Any]:
+    """Sleep or wake now; persistent jobs only. Already so is fine."""
+    job, vm, host_id = await reach(world, caller.user_id, reference)
+    if not job.persistent and vm.keep != "park":
+        raise Problem("conflict", f"{job.name!r} is not persistent, so it neither sleeps nor wakes.")
+    await world.client.request(host_id, verb, VmRequest(vm_id=vm.id), Done, timeout=POWER_TIMEOUT)
+    return {"success": True, "request_id": job.id, "status": "sleeping" if verb == "sleep" else "running"}

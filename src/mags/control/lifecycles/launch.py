@@ -1,0 +1,249 @@
+"""A job's way to a running script.
+
+    place --host chosen--> start --answered--> (events carry it on)
+      ^                      |
+      +---host refused-------+         rehome: its VM is gone, record another one   -> start
+                                       revive: a no_sleep VM was lost, the same     -> start
+                                       stop:   somebody wishes it                   -> over
+
+The VM's first job starts it (`start`), every other one runs in it (`run`). A host that refuses, or was not reached, has
+not started anything: the VM may go elsewhere. When the outcome is not known, only the same host is asked again, with
+the same request, which it answers as it did the first time. So each script is started exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from mags.control.db import now_ms
+from mags.control.lifecycles.candidates import place
+from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
+from mags.control.lifecycles.notices import wait
+from mags.control.lifecycles.rehoming import rehome
+from mags.control.lifecycles.release import release
+from mags.control.lifecycles.requests import run_request, start_request
+from mags.control.lifecycles.steps import Done, Hop, Nap, Next
+from mags.control.lifecycles.stopping import stop_step
+from mags.control.lifecycles.submission import LEASE_MS
+from mags.control.lifecycles.syncing import sync_base
+from mags.control.lifecycles.world import World
+from mags.control.models import Job, Vm
+from mags.control.placement import Need
+from mags.hostclient import HostState
+from mags.protocol.errors import Problem
+from mags.protocol.messages import Started
+from mags.protocol.states import JobStatus, VmState
+
+log = logging.getLogger("mags.control.launch")
+
+ELSEWHERE = ("no_capacity", "unavailable")
+"""Refusals after which another host may be asked."""
+VM_GONE = ("not_found", "gone", "conflict")
+JOIN_WAIT = 2.0
+"""Seconds between two looks at a VM that another job is starting."""
+
+
+async def launch(world: World, job_id: str) -> None:
+    """Take a job's steps until it naps or is done. The caller has leased it (by `step_ms`)."""
+    while True:
+        following = await _step(world, job_id)
+        if isinstance(following, Hop):
+            await _note(world, job_id, following.step, LEASE_MS)
+        elif isinstance(following, Nap):
+            await _note(world, job_id, following.step, round(following.seconds * 1000))
+            return
+        else:
+            return
+
+
+async def _note(world: World, job_id: str, step: str, due_in_ms: int) -> None:
+    async with world.db.write() as session:
+        await session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.status.in_(OPEN))
+            .values(step=step, step_ms=now_ms() + due_in_ms, tries=Job.tries + 1)
+        )
+
+
+async def _step(world: World, job_id: str) -> Next:
+    async with world.db.read() as session:
+        row = (
+            await session.execute(select(Job, Vm).join(Vm, Vm.id == Job.vm_id).where(Job.id == job_id))
+        ).one_or_none()
+    if row is None or row[0].status not in OPEN:
+        return Done()
+    job, vm = row[0], row[1]
+    if job.step == "stop" or (job.stop_ms is not None and _not_sent(job, vm)):
+        return await stop_step(world, job, vm)
+    if job.step in ("rehome", "revive"):
+        return await rehome(world, job.id, revive=job.step == "revive")
+    if job.status != JobStatus.PENDING and not vm.revive:
+        return Done()
+    if not vm.active:
+        return await rehome(world, job.id, revive=False) if vm.starter != job.id else Done()
+    if vm.host_id is None:
+        return await _place(world, job, vm)
+    if vm.starter == job.id:
+        return await _start(world, job, vm, vm.host_id)
+    return await _run(world, job, vm, vm.host_id)
+
+
+def _not_sent(job: Job, vm: Vm) -> bool:
+    """No request for this job's script can be on its way to a host."""
+    return job.step != "start" or vm.host_id is None or (vm.starter != job.id and not vm.started)
+
+
+async def _place(world: World, job: Job, vm: Vm) -> Next:
+    effects = Effects()
+    async with world.db.write() as session:
+        choice = await place(world, session, Need(memory_mb=vm.memory_mb, image=vm.image, storage=vm.attached))
+        if choice.host_id is not None:
+            await session.execute(update(Vm).where(Vm.id == vm.id, Vm.host_id.is_(None)).values(host_id=choice.host_id))
+            return Hop("start")
+        if now_ms() - vm.created_ms < world.settings.queue_timeout_s * 1000:
+            return Nap(min(5.0, 0.5 * (1 + job.tries)), "place")
+        reason = f"No host could take it within {world.settings.queue_timeout_s:g} s: {choice.reason}"
+        await _give_up(session, vm.id, effects, reason)
+    await effects.apply(world)
+    return Done()
+
+
+async def _start(world: World, job: Job, vm: Vm, host_id: str) -> Next:
+    gate = world.gate(host_id)
+    if not await _turn(world, job.id, gate):
+        return Hop("stop")
+    try:
+        if vm.base_id is not None:
+            await sync_base(world, vm.base_id)
+        async with world.db.read() as session:
+            request = await start_request(session, job, vm)
+        started = await world.client.request(host_id, "start", request, Started, timeout=world.settings.start_timeout_s)
+    except Problem as problem:
+        return await _start_failed(world, job, vm, host_id, problem)
+    finally:
+        gate.release()
+    return await _record_started(world, job.id, vm.id, started)
+
+
+async def _turn(world: World, job_id: str, gate: asyncio.Semaphore) -> bool:
+    """Wait for a turn at the host, renewing the lease. False, without one, when the job is to stop."""
+    if not gate.locked():
+        return await gate.acquire()
+    with world.notices.watch(job_id) as event:
+        while True:
+            turn, notice = asyncio.ensure_future(gate.acquire()), asyncio.ensure_future(event.wait())
+            try:
+                await asyncio.wait({turn, notice}, timeout=LEASE_MS / 3000, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                notice.cancel()
+                if not turn.done():
+                    turn.cancel()
+            await asyncio.wait({turn, notice})
+            if not turn.cancelled():
+                return True
+            event.clear()
+            if await _renew(world, job_id):
+                return False
+
+
+async def _renew(world: World, job_id: str) -> bool:
+    """Keep the lease; True when the job is to stop."""
+    async with world.db.write() as session:
+        stop_ms = await session.execute(
+            update(Job).where(Job.id == job_id).values(step_ms=now_ms() + LEASE_MS).returning(Job.stop_ms)
+        )
+        return stop_ms.scalar_one() is not None
+
+
+async def _start_failed(world: World, job: Job, vm: Vm, host_id: str, problem: Problem) -> Next:
+    if problem.code in ELSEWHERE:
+        async with world.db.write() as session:
+            await session.execute(update(Vm).where(Vm.id == vm.id, Vm.started.is_(False)).values(host_id=None))
+        return Nap(min(5.0, 0.25 * (1 + job.tries)), "place")
+    if problem.code == "outcome_unknown":
+        if world.hosts.state(host_id) is not HostState.LOST:
+            return Nap(1.0, "start")
+        problem = Problem("internal", f"Host {host_id} was lost while it started the VM.")
+    log.warning("job %s could not start on %s: %s", job.id, host_id, problem.message)
+    effects = Effects()
+    async with world.db.write() as session:
+        await _give_up(session, vm.id, effects, problem.message)
+    await effects.apply(world)
+    return Done()
+
+
+async def _give_up(session: AsyncSession, vm_id: str, effects: Effects, reason: str) -> None:
+    vm = await session.get(Vm, vm_id)
+    if vm is None:
+        return
+    starter = await session.get(Job, vm.starter)
+    if starter is not None:
+        await end_job(session, starter, effects, status=JobStatus.ERROR, error=reason)
+    await end_vm(session, vm, effects, state=VmState.FAILED, reason=reason)
+
+
+async def _record_started(world: World, job_id: str, vm_id: str, started: Started) -> Next:
+    """The end may have been recorded before: the answer and the event travel apart."""
+    async with world.db.write() as session:
+        stop_ms = (
+            await session.execute(
+                update(Job)
+                .where(Job.id == job_id)
+                .values(
+                    status=case((Job.status == JobStatus.PENDING, JobStatus.RUNNING.value), else_=Job.status),
+                    started_ms=func.coalesce(Job.started_ms, started.started_at_ms),
+                    boot_ms=started.boot_ms,
+                    start_kind=started.start_kind,
+                    step="",
+                    step_ms=None,
+                )
+                .returning(Job.stop_ms)
+            )
+        ).scalar_one()
+        await session.execute(
+            update(Vm)
+            .where(Vm.id == vm_id)
+            .values(
+                started=True,
+                revive=False,
+                started_ms=func.coalesce(Vm.started_ms, started.started_at_ms),
+                state=case((Vm.state == VmState.RESTORING, VmState.RUNNING.value), else_=Vm.state),
+            )
+        )
+    world.notices.tell((job_id, vm_id))
+    await world.tell_edges(vms=(vm_id,))
+    return Hop("stop") if stop_ms is not None else Done()
+
+
+async def _run(world: World, job: Job, vm: Vm, host_id: str) -> Next:
+    if not vm.started:
+        with world.notices.watch(vm.id, job.id) as event:
+            await wait(event, JOIN_WAIT)
+        return Hop(job.step)
+    try:
+        async with world.db.read() as session:
+            request = await run_request(session, job, vm)
+        started = await world.client.request(host_id, "run", request, Started, timeout=world.settings.start_timeout_s)
+    except Problem as problem:
+        return await _run_failed(world, job, vm, problem)
+    return await _record_started(world, job.id, vm.id, started)
+
+
+async def _run_failed(world: World, job: Job, vm: Vm, problem: Problem) -> Next:
+    if problem.code in VM_GONE:
+        await release(world, vm.id, state=VmState.GONE, reason=problem.message)
+        return Hop("rehome")
+    if problem.code in ("unavailable", "outcome_unknown", "no_capacity"):
+        # A host that is lost takes its VMs with it (`lost_hosts`); the job then finds its VM gone.
+        return Nap(1.0, "start")
+    effects = Effects()
+    async with world.db.write() as session:
+        held = await session.get(Job, job.id)
+        if held is not None:
+            await end_job(session, held, effects, status=JobStatus.ERROR, error=problem.message)
+    await effects.apply(world)
+    return Done()

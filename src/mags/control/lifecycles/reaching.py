@@ -1,0 +1,71 @@
+"""Getting at the VM of a job: for exec, files, sessions, URLs, SSH. A sleeping VM wakes at its host by being used."""
+
+from __future__ import annotations
+
+import asyncio
+
+from sqlalchemy import update
+
+from mags.control.db import now_ms
+from mags.control.lifecycles.endings import OPEN, Effects, end_vm
+from mags.control.lifecycles.launch import launch
+from mags.control.lifecycles.notices import wait
+from mags.control.lifecycles.submission import LEASE_MS
+from mags.control.lifecycles.world import World
+from mags.control.models import Job, Vm
+from mags.control.records import jobs
+from mags.hostclient import HostState
+from mags.protocol.errors import Problem
+from mags.protocol.states import VmState
+
+START_PATIENCE = 60.0
+"""Seconds that somebody who wants in is kept waiting for a VM that is just starting."""
+
+
+async def reach(world: World, owner: str, reference: str) -> tuple[Job, Vm, str]:
+    """The job, its VM and the host that has it. Problem(conflict) when the job is over and its VM gone."""
+    async with world.db.read() as session:
+        job, vm = await jobs.get_with_vm(session, owner, reference)
+    ready = vm is not None and vm.active and vm.started
+    if ready and vm is not None and vm.host_id is not None and world.hosts.state(vm.host_id) is not HostState.LOST:
+        return job, vm, vm.host_id
+    return await _reach_slowly(world, job.owner_id, job.id)
+
+
+async def _reach_slowly(world: World, owner: str, job_id: str) -> tuple[Job, Vm, str]:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + START_PATIENCE
+    with world.notices.watch(job_id) as event:
+        while True:
+            async with world.db.read() as session:
+                job, vm = await jobs.get_with_vm(session, owner, job_id)
+            if vm is None or (not vm.active and job.status not in OPEN):
+                raise Problem("conflict", f"{job.name!r} is {job.status}, so there is no VM; run it again.")
+            lost = vm.host_id is not None and world.hosts.state(vm.host_id) is HostState.LOST
+            if vm.active and vm.started and vm.host_id is not None and not lost:
+                return job, vm, vm.host_id
+            if vm.active and vm.started and lost:
+                if not vm.attached:
+                    raise Problem("unavailable", f"Host {vm.host_id}, which has {job.name!r}, is away.", retry_after=5)
+                await _move(world, job, vm)
+            if loop.time() >= deadline:
+                raise Problem("unavailable", f"{job.name!r} has not started yet; try again.", retry_after=5)
+            await wait(event, 0.5)
+
+
+async def _move(world: World, job: Job, vm: Vm) -> None:
+    """Its host is lost: bring a persistent job up elsewhere, from its workspace's last sync."""
+    effects = Effects()
+    async with world.db.write() as session:
+        took = await session.execute(
+            update(Job)
+            .where(Job.id == job.id, Job.status.in_(OPEN), Job.step == "")
+            .values(step="revive", step_ms=now_ms() + LEASE_MS)
+        )
+        if not took.rowcount:  # type: ignore[attr-defined]
+            return
+        held = await session.get(Vm, vm.id)
+        if held is not None:
+            await end_vm(session, held, effects, state=VmState.FAILED, reason="Its host was lost.", moving=job.id)
+    await effects.apply(world)
+    world.spawn(launch(world, job.id), f"revive-{job.id}")

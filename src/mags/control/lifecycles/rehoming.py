@@ -1,0 +1,79 @@
+"""Another VM for a job whose own has gone: before its script could run in it, or because the job must always be up."""
+
+from __future__ import annotations
+
+from mags.control.db import now_ms
+from mags.control.lifecycles.endings import OPEN, Effects, end_job
+from mags.control.lifecycles.steps import Done, Hop, Nap, Next
+from mags.control.lifecycles.submission import attach
+from mags.control.lifecycles.world import World
+from mags.control.models import Job, Vm, Workspace
+from mags.protocol.ids import new_id
+from mags.protocol.states import JobStatus, VmState
+
+LOST_FILES = "The VM was lost, and its files were only on its own disk."
+
+
+async def rehome(world: World, job_id: str, *, revive: bool) -> Next:
+    """Record a VM like the one that is gone, or join the one that has the workspace by now.
+
+    `revive`: the script has run before, so the new VM runs the startup command instead. Without synced files there is
+    nothing to revive from: the job ends in error then, unless it never sleeps (its startup command begins anew).
+    """
+    effects = Effects()
+    async with world.db.write() as session:
+        job = await session.get(Job, job_id)
+        if job is None or job.status not in OPEN or job.vm_id is None:
+            return Done()
+        old = await session.get(Vm, job.vm_id)
+        if old is None or old.active:
+            return Hop("start")
+        workspace = await session.get(Workspace, old.workspace_id) if old.workspace_id is not None else None
+        if revive and not old.attached and not job.no_sleep:
+            await end_job(session, job, effects, status=JobStatus.ERROR, error=old.reason or LOST_FILES)
+        elif workspace is not None and workspace.vm_id is not None:
+            job.vm_id = workspace.vm_id
+            return Hop("start")
+        else:
+            vm = _like(old, job, revive=revive)
+            session.add(vm)
+            await session.flush()
+            if workspace is not None and not await attach(session, workspace, vm):
+                await session.delete(vm)
+                return Nap(0.2, "revive" if revive else "rehome")
+            job.vm_id = vm.id
+            return Hop("place")
+    await effects.apply(world)
+    return Done()
+
+
+def _like(old: Vm, job: Job, *, revive: bool) -> Vm:
+    return Vm(
+        id=new_id(),
+        owner_id=old.owner_id,
+        host_id=None,
+        state=VmState.RESTORING,
+        state_ms=0,
+        active=True,
+        started=False,
+        starter=job.id,
+        keep="stay" if job.persistent else "park" if old.workspace_id is not None else "job",
+        workspace_id=old.workspace_id,
+        attached=old.attached,
+        epoch=0,
+        base_id=old.base_id,
+        discard=old.discard,
+        revive=revive,
+        image=old.image,
+        vcpus=old.vcpus,
+        memory_mb=old.memory_mb,
+        disk_gb=old.disk_gb,
+        environment=old.environment,
+        startup_command=job.startup_command,
+        no_sleep=job.no_sleep,
+        idle_timeout_s=old.idle_timeout_s,
+        created_ms=now_ms(),
+        started_ms=None,
+        ended_ms=None,
+        reason=None,
+    )

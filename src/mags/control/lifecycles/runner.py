@@ -1,0 +1,64 @@
+"""The look for work that nobody is doing: after a crash, after a nap, when a host fell silent, when a time has come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from sqlalchemy import select, update
+
+from mags.control.db import now_ms
+from mags.control.lifecycles.housekeeping import housekeeping
+from mags.control.lifecycles.launch import launch
+from mags.control.lifecycles.lost import lost_hosts, reconcile
+from mags.control.lifecycles.notices import wait
+from mags.control.lifecycles.submission import LEASE_MS
+from mags.control.lifecycles.ticks import cron_ticks
+from mags.control.lifecycles.world import World
+from mags.control.models import Job
+from mags.hostclient import HostView
+
+log = logging.getLogger("mags.control.runner")
+
+BATCH = 128
+
+
+async def run(world: World) -> None:
+    """Look once per poll interval, and when kicked, until cancelled."""
+
+    def on_presence(view: HostView, anew: bool) -> None:
+        if anew:
+            world.spawn(reconcile(world, view.host_id), f"reconcile-{view.host_id}")
+            world.kick.set()
+
+    world.hosts.listen(on_presence)
+    duties: Sequence[Callable[[World], Awaitable[None]]] = (due_jobs, lost_hosts, cron_ticks, housekeeping)
+    while True:
+        for duty in duties:
+            try:
+                await duty(world)
+            except Exception:
+                log.exception("%s failed; trying again", duty.__name__)
+        await wait(world.kick, world.settings.poll_interval_s)
+
+
+async def due_jobs(world: World) -> None:
+    """Take up jobs whose step is due. Each is leased by compare-and-swap, so only one control takes it."""
+    async with world.db.read() as session:
+        rows = (
+            await session.execute(
+                select(Job.id, Job.step_ms)
+                .where(Job.step_ms.is_not(None), Job.step_ms <= now_ms())
+                .order_by(Job.step_ms, Job.created_ms)
+                .limit(BATCH)
+            )
+        ).all()
+    for job_id, step_ms in rows:
+        async with world.db.write() as session:
+            took = await session.execute(
+                update(Job).where(Job.id == job_id, Job.step_ms == step_ms).values(step_ms=now_ms() + LEASE_MS)
+            )
+        if took.rowcount:  # type: ignore[attr-defined]
+            world.spawn(launch(world, job_id), f"job-{job_id}")
+    await asyncio.sleep(0)

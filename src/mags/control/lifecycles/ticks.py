@@ -1,0 +1,112 @@
+"""Cron: submitting what is due. A tick is claimed by compare-and-swap on `next_ms`, so two servers never run one twice.
+
+A tick that was missed while no server was up runs once on return, however many there were; then the schedule goes on
+from the present.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from sqlalchemy import select, update
+
+from mags.control.db import now_ms
+from mags.control.lifecycles.launch import launch
+from mags.control.lifecycles.schedule import next_after
+from mags.control.lifecycles.submission import submit
+from mags.control.lifecycles.wishes import JobWish
+from mags.control.lifecycles.world import World
+from mags.control.models import CronJob
+from mags.control.records.accounts import Caller, user
+from mags.protocol.errors import Problem
+
+log = logging.getLogger("mags.control.cron")
+
+BATCH = 64
+AGAIN_MS = 30_000
+"""A tick that no host could take now is tried again after this."""
+
+
+async def cron_ticks(world: World) -> None:
+    """Submit every cron job that is due now."""
+    moment = now_ms()
+    async with world.db.read() as session:
+        due = (
+            (
+                await session.execute(
+                    select(CronJob)
+                    .where(CronJob.enabled.is_(True), CronJob.next_ms.is_not(None), CronJob.next_ms <= moment)
+                    .order_by(CronJob.next_ms)
+                    .limit(BATCH)
+                )
+            )
+            .scalars()
+            .all()
+        )
+    for cron in due:
+        try:
+            await fire(world, cron, moment=moment)
+        except Problem as problem:
+            log.warning("cron job %s could not run: %s", cron.id, problem.message)
+            await _postpone(world, cron, problem, moment)
+
+
+async def fire(world: World, cron: CronJob, *, moment: int, scheduled: bool = True) -> str | None:
+    """Run it now; the request id, or None when another server has taken this tick."""
+    async with world.db.write() as session:
+        if scheduled:
+            following = next_after(cron.cron_expression, cron.timezone, moment)
+            claim = await session.execute(
+                update(CronJob)
+                .where(CronJob.id == cron.id, CronJob.next_ms == cron.next_ms, CronJob.enabled.is_(True))
+                .values(next_ms=following)
+            )
+            if not claim.rowcount:  # type: ignore[attr-defined]
+                return None
+        owner = await user(session, cron.owner_id)
+        if owner is None:
+            return None
+        caller = Caller(
+            owner.id,
+            owner.name,
+            max_vms=owner.max_vms,
+            max_vcpus=owner.max_vcpus,
+            max_memory_mb=owner.max_memory_mb,
+        )
+        submitted = await submit(world, session, caller, cron_wish(world, cron))
+        await session.execute(
+            update(CronJob)
+            .where(CronJob.id == cron.id)
+            .values(
+                last_ms=moment,
+                last_request_id=submitted.job_id,
+                last_error=None,
+                run_count=CronJob.run_count + 1,
+            )
+        )
+    world.spawn(launch(world, submitted.job_id), f"job-{submitted.job_id}")
+    return submitted.job_id
+
+
+def cron_wish(world: World, cron: CronJob) -> JobWish:
+    return JobWish(
+        script=cron.script,
+        name=cron.name,
+        workspace=cron.workspace,
+        persistent=cron.persistent,
+        environment=cron.environment,
+        image=world.settings.default_image,
+        cron_id=cron.id,
+    )
+
+
+async def _postpone(world: World, cron: CronJob, problem: Problem, moment: int) -> None:
+    """No capacity: soon again. Anything else: at the next tick, with the reason in the record."""
+    soon = problem.code in ("no_capacity", "rate_limited", "unavailable", "not_available")
+    following = moment + AGAIN_MS if soon else next_after(cron.cron_expression, cron.timezone, moment)
+    async with world.db.write() as session:
+        await session.execute(
+            update(CronJob)
+            .where(CronJob.id == cron.id, CronJob.next_ms == cron.next_ms)
+            .values(next_ms=following, last_error=problem.message)
+        )

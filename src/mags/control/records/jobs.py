@@ -1,0 +1,106 @@
+"""Jobs of one owner, and what a reference in a URL means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import case, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from mags.control import errors
+from mags.control.models import Job, Vm
+from mags.protocol.ids import is_id
+from mags.protocol.states import JobStatus
+
+UP = (JobStatus.RUNNING, JobStatus.SLEEPING)
+OPEN = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.SLEEPING)
+
+
+async def find(session: AsyncSession, owner: str, reference: str) -> Job | None:
+    """By exact id; by name, then workspace, among running or sleeping; by name, then workspace, the newest."""
+    if is_id(reference):
+        job = (
+            await session.execute(select(Job).where(Job.id == reference.lower(), Job.owner_id == owner))
+        ).scalar_one_or_none()
+        if job is not None:
+            return job
+    named = select(Job).where(Job.owner_id == owner, Job.name == reference)
+    placed = select(Job).where(Job.owner_id == owner, Job.workspace == reference)
+    newest = (Job.created_ms.desc(), Job.id)
+    for query in (named.where(Job.status.in_(UP)), placed.where(Job.status.in_(UP)), named, placed):
+        job = (await session.execute(query.order_by(*newest).limit(1))).scalar_one_or_none()
+        if job is not None:
+            return job
+    return None
+
+
+async def get(session: AsyncSession, owner: str, reference: str) -> Job:
+    """As `find`; not_found when there is none."""
+    job = await find(session, owner, reference)
+    if job is None:
+        raise errors.not_found("job, sandbox or workspace", reference)
+    return job
+
+
+async def get_with_vm(session: AsyncSession, owner: str, reference: str) -> tuple[Job, Vm | None]:
+    job = await get(session, owner, reference)
+    return job, await vm_of(session, job)
+
+
+async def vm_of(session: AsyncSession, job: Job) -> Vm | None:
+    if job.vm_id is None:
+        return None
+    return (
+        await session.execute(select(Vm).where(Vm.id == job.vm_id, Vm.owner_id == job.owner_id))
+    ).scalar_one_or_none()
+
+
+async def page(
+    session: AsyncSession,
+    owner: str,
+    *,
+    offset: int,
+    limit: int,
+    status: str | None = None,
+    workspace: str | None = None,
+    name: str | None = None,
+) -> tuple[Sequence[tuple[Job, Vm | None]], int]:
+    """Newest first, with how many there are in all."""
+    where = [Job.owner_id == owner]
+    if status is not None:
+        where.append(Job.status == status)
+    if workspace is not None:
+        where.append(Job.workspace == workspace)
+    if name is not None:
+        where.append(Job.name == name)
+    total = (await session.execute(select(func.count()).select_from(Job).where(*where))).scalar_one()
+    rows = await session.execute(
+        select(Job, Vm)
+        .outerjoin(Vm, Vm.id == Job.vm_id)
+        .where(*where)
+        .order_by(Job.created_ms.desc(), Job.id)
+        .offset(offset)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in rows], total
+
+
+async def open_on_vm(session: AsyncSession, owner: str, vm_id: str) -> Sequence[Job]:
+    """Jobs on a VM that are not over."""
+    return (
+        await session.execute(
+            select(Job).where(Job.vm_id == vm_id, Job.owner_id == owner, Job.status.in_(OPEN)).order_by(Job.created_ms)
+        )
+    ).scalars().all()  # fmt: skip
+
+
+async def newest_of_workspace(session: AsyncSession, owner: str, workspace: str) -> Job | None:
+    """The job that a workspace's alias leads to: one that is up, else the newest."""
+    return (
+        await session.execute(
+            select(Job)
+            .where(Job.owner_id == owner, Job.workspace == workspace)
+            .order_by(case((Job.status.in_(UP), 0), else_=1), Job.persistent.desc(), Job.created_ms.desc(), Job.id)
+            .limit(1)
+        )
+    ).scalar_one_or_none()
