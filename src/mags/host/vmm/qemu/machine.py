@@ -38,6 +38,8 @@ MINIMUM = (8, 2)
 SANDBOX = "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny"
 """Changing users is allowed since QEMU itself has to step down; after that it has no privilege, nor (by
 no_new_privs) a way to gain one."""
+STATE_SET = 1
+"""The number under which QEMU finds the saved state that it inherited: `/dev/fdset/1`."""
 WORK_NODE, WORK_FILE_NODE, WORK_BASE_NODE = "work", "workfile", "workbase"
 
 
@@ -68,11 +70,13 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """Numbers of inherited descriptors: listening sockets for the monitor and the agent, and the tap if any."""
+    """Numbers of inherited descriptors: listening sockets for the monitor and the agent; the tap and the saved state
+    where there are any."""
 
     monitor: int
     agent: int
-    tap: int | None
+    tap: int | None = None
+    state: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ class Machine:
         if self.stopped:
             words.append("-S")
         if self.boot is None:
-            words += ["-incoming", "defer"]
+            words += ["-add-fd", f"fd={descriptors.state},set={STATE_SET}", "-incoming", "defer"]
         else:
             words += ["-kernel", str(self.boot.kernel), "-initrd", str(self.boot.initramfs)]
             words += ["-append", kernel_arguments(self.accelerator)]
@@ -187,7 +191,9 @@ def kernel_arguments(accelerator: str) -> str:
     if accelerator == TCG:
         # Protections against speculation only cost time where nothing speculates. Told the clock rate, the kernel
         # does not measure it, which fails on a busy host and then hangs the boot.
-        words += ["nokaslr", "mitigations=off", f"tsc_early_khz={tsc_khz(Path('/proc/cpuinfo').read_text())}"]
+        # Nor does it watch the clock, which a busy host makes look wrong, and then fall back to counting ticks.
+        rate = tsc_khz(Path("/proc/cpuinfo").read_text())
+        words += ["nokaslr", "mitigations=off", "tsc=reliable", f"tsc_early_khz={rate}"]
     return " ".join(words)
 
 

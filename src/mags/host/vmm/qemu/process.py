@@ -16,7 +16,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Coroutine, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -165,6 +165,14 @@ def spawn(
 
 DEFAULTED = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Python ignores SIGPIPE; a child should not."""
+
+
+def keep_descriptors() -> None:
+    """Let no descriptor that this program was itself started with reach a child by accident."""
+    for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+        with suppress(OSError):  # the one that listed them
+            if int(entry) > 2:
+                os.set_inheritable(int(entry), False)
 
 
 @contextmanager

@@ -6,26 +6,27 @@ is left.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from mags.host.vmm.driver import ProcessGroup, TapSource
 from mags.host.vmm.qemu import process as processes
-from mags.host.vmm.qemu.machine import Descriptors, Machine
+from mags.host.vmm.qemu.machine import STATE_SET, Descriptors, Machine
 from mags.host.vmm.qemu.process import Inheritance, Process
 from mags.host.vmm.qemu.qmp import Qmp
 
 IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
 """The state leaves out memory that lies in a file: the file is all of it."""
+REPORT = {"capability": "events", "state": True}
 START_TIMEOUT = 60.0
 """Seconds for QEMU to serve its monitor, or to load a state: some 40 ms on an idle host."""
 
 
 async def cold(machine: Machine, directory: Path, *, uid: int) -> tuple[Process, Qmp]:
     """Boot the kernel, without a network."""
-    process = _spawn(machine, directory, uid, Inheritance(), None, None)
+    process = _spawn(machine, directory, uid, None, None, None)
     return process, await _connect(process, directory)
 
 
@@ -40,56 +41,49 @@ async def restored(
     ignore_shared: bool = True,
 ) -> tuple[Process, Qmp]:
     """Load `state`, and run unless the machine is to stand still. `ignore_shared`: as the state was saved."""
-    inherited = Inheritance()
-    descriptor = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        number = inherited.add(descriptor)
-        process = _spawn(machine, directory, uid, inherited, namespace, group)
-    finally:
-        os.close(descriptor)
+    process = _spawn(machine, directory, uid, namespace, group, state)
     qmp = await _connect(process, directory)
     try:
-        load = _load_stopped if machine.stopped else _load
-        await process.unless_dead(load(qmp, number, IGNORE_SHARED if ignore_shared else []))
+        await process.unless_dead(_load(qmp, IGNORE_SHARED if ignore_shared else []))
+        if not machine.stopped:
+            await process.unless_dead(qmp.execute("cont"))
     except BaseException:
         await _abandon(process, qmp)
         raise
     return process, qmp
 
 
-async def _load_stopped(qmp: Qmp, descriptor: int, capabilities: list[dict[str, object]]) -> None:
-    await qmp.execute("migrate-set-capabilities", capabilities=capabilities)
-    await qmp.execute("migrate-incoming", uri=f"fd:{descriptor}")
-    async with asyncio.timeout(START_TIMEOUT):
-        while (await qmp.execute("query-status"))["status"] == "inmigrate":
-            await asyncio.sleep(0.001)
-
-
-async def _load(qmp: Qmp, descriptor: int, capabilities: list[dict[str, object]]) -> None:
-    with qmp.events("RESUME") as events:
-        await qmp.execute("migrate-set-capabilities", capabilities=capabilities)
-        await qmp.execute("migrate-incoming", uri=f"fd:{descriptor}")
-        # QEMU runs the machine by itself as soon as it is complete, and exits when it cannot be.
-        await qmp.first(events, timeout=START_TIMEOUT)
+async def _load(qmp: Qmp, capabilities: list[dict[str, object]]) -> None:
+    """Load the state; the machine then stands still, as it did when it was saved."""
+    with qmp.events("MIGRATION") as events:
+        await qmp.execute("migrate-set-capabilities", capabilities=[*capabilities, REPORT])
+        await qmp.execute("migrate-incoming", uri=f"file:/dev/fdset/{STATE_SET}")
+        # When it fails, QEMU exits.
+        while (await qmp.first(events, timeout=START_TIMEOUT))["data"]["status"] != "completed":
+            pass
 
 
 def _spawn(
     machine: Machine,
     directory: Path,
     uid: int,
-    inherited: Inheritance,
     namespace: TapSource | None,
     group: ProcessGroup | None,
+    state: Path | None,
 ) -> Process:
+    inherited = Inheritance()
     with ExitStack() as stack:
         monitor = stack.enter_context(processes.listening(directory / processes.MONITOR))
         agent = stack.enter_context(processes.listening(directory / processes.AGENT))
-        tap = None
+        descriptors = Descriptors(inherited.add(monitor.fileno()), inherited.add(agent.fileno()))
         if namespace is not None:
-            descriptor = namespace.open_tap(uid)
-            stack.callback(os.close, descriptor)
-            tap = inherited.add(descriptor)
-        descriptors = Descriptors(inherited.add(monitor.fileno()), inherited.add(agent.fileno()), tap)
+            tap = namespace.open_tap(uid)
+            stack.callback(os.close, tap)
+            descriptors = replace(descriptors, tap=inherited.add(tap))
+        if state is not None:
+            saved = os.open(state, os.O_RDONLY | os.O_CLOEXEC)
+            stack.callback(os.close, saved)
+            descriptors = replace(descriptors, state=inherited.add(saved))
         command = machine.command(descriptors, user=uid, root=directory / processes.ROOT)
         path = namespace.path if namespace is not None else None
         return processes.spawn(command, directory, inherited, namespace=path, group=group)

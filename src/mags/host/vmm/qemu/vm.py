@@ -86,12 +86,7 @@ class QemuVm:
             return ""
 
     async def pass_file(self, path: Path, flags: int) -> str:
-        """Open a file for QEMU, which could not itself: the name under which it finds it (`/dev/fdset/N`)."""
-        descriptor = os.open(path, flags | os.O_CLOEXEC)
-        try:
-            return f"/dev/fdset/{(await self.qmp.execute('add-fd', fds=[descriptor]))['fdset-id']}"
-        finally:
-            os.close(descriptor)
+        return await pass_file(self.qmp, path, flags)
 
     async def _watch(self) -> None:
         """Turn what ends a VM, whatever it is, into `died`."""
@@ -119,6 +114,15 @@ class QemuVm:
 
     async def _read_console(self) -> str:
         return await read_console(self.qmp)
+
+
+async def pass_file(qmp: Qmp, path: Path, flags: int) -> str:
+    """Open a file for QEMU, which could not itself: the name under which it finds it (`/dev/fdset/N`)."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    try:
+        return f"/dev/fdset/{(await qmp.execute('add-fd', fds=[descriptor]))['fdset-id']}"
+    finally:
+        os.close(descriptor)
 
 
 async def read_console(qmp: Qmp) -> str:

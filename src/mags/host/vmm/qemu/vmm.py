@@ -22,7 +22,7 @@ from mags.host.vmm.qemu.process import Process
 from mags.host.vmm.qemu.qmp import Qmp
 from mags.host.vmm.qemu.record import Record
 from mags.host.vmm.qemu.template import Template, TemplateStore, template_key
-from mags.host.vmm.qemu.vm import QemuVm, read_console
+from mags.host.vmm.qemu.vm import QemuVm, pass_file, read_console
 from mags.host.vmm.spec import GIB, VmSpec, WorkDisk
 from mags.kit.locks import exclusive
 from mags.kit.process import run
@@ -80,6 +80,7 @@ class QemuVmm:
         found = shutil.which(program)
         if found is None:
             raise VmmError(f"{program} is not installed.")
+        processes.keep_descriptors()
         banner = (await run([found, "--version"], timeout=30)).text
         hypervisor = Hypervisor.parse(Path(found), banner)
         vmm = cls(hypervisor, images, state, rehearsal, accelerator=accelerator, trial_timeout=trial_timeout)
@@ -325,12 +326,8 @@ async def _save(qmp: Qmp, path: Path) -> None:
     """Stop the machine and write its state, without the memory that lies in a file."""
     await qmp.execute("stop")
     await qmp.execute("migrate-set-capabilities", capabilities=start.IGNORE_SHARED)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        await qmp.execute("getfd", fds=[descriptor], fdname="state")
-    finally:
-        os.close(descriptor)
-    await qmp.execute("migrate", uri="fd:state")
+    file = await pass_file(qmp, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    await qmp.execute("migrate", uri=f"file:{file}")
     deadline = time.monotonic() + SAVE_TIMEOUT
     while (answer := await qmp.execute("query-migrate")).get("status") != "completed":
         if answer.get("status") in ("failed", "cancelled") or time.monotonic() > deadline:
