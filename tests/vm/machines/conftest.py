@@ -1,0 +1,65 @@
+"""One host program with a NATS server for all tests here; VMs are small, and share a template."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from mags.host.app import agent_path
+from mags.host.images import ImageMissing, ImageStore
+from mags.host.images.build import build_alpine
+from tests.kit.host_world import Caller, HostProgram, NatsProgram
+
+
+@pytest.fixture(scope="session")
+def image_cache() -> Path:
+    """Images that outlive the session: making them takes longer than everything else."""
+    cache = Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache"))
+    store = ImageStore(cache, agent_path())
+    try:
+        store.find("alpine")
+    except ImageMissing:
+        asyncio.run(build_alpine(store))
+    return cache
+
+
+@pytest.fixture(scope="session")
+def nats_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsProgram]:
+    program = NatsProgram(tmp_path_factory.mktemp("nats"))
+    program.start()
+    yield program
+    program.kill()
+
+
+@pytest.fixture(scope="session")
+def host(
+    tmp_path_factory: pytest.TempPathFactory, image_cache: Path, nats_program: NatsProgram
+) -> Iterator[HostProgram]:
+    program = HostProgram(tmp_path_factory.mktemp("host"), nats_program.url, image_cache)
+    program.start()
+    yield program
+    if program.running:
+        program.kill()
+    program.start(pool_target=0)
+    asyncio.run(_end_all(nats_program.url))
+    assert program.kill(signal.SIGTERM) == 0
+
+
+async def _end_all(url: str) -> None:
+    async with Caller.connect(url) as caller:
+        await caller.end_all()
+
+
+@pytest.fixture
+async def caller(host: HostProgram, nats_program: NatsProgram) -> AsyncIterator[Caller]:
+    if not host.running:
+        host.start()
+    async with Caller.connect(nats_program.url) as caller:
+        await caller.ready()
+        yield caller
+        await caller.end_all()
