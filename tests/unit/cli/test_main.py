@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from mags.cli import commands
+from mags.cli.command import parser
+from mags.cli.table_of_commands import COMMANDS
+from mags.sdk.transports import ConnectionBroke
+from tests.unit.cli.conftest import Mags
+
+
+def test_every_file_is_a_command_and_every_command_has_a_file() -> None:
+    folder = Path(commands.__file__).parent
+    files = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert files == {entry.module for entry in COMMANDS.values()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(mags: Mags, name: str) -> None:
+    outcome = mags(name, "--help")
+    assert outcome.status == 0 and outcome.out.startswith(f"usage: mags {name}")
+    assert mags("help", name).out == outcome.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_argument_says_what_it_is_for(name: str) -> None:
+    made = parser(import_module(f"mags.cli.commands.{COMMANDS[name].module}"), name)
+    silent = [action.dest for action in made._actions if action.help is None and action.choices is None]
+    assert set(silent) <= {"workspace", "name"}
+
+
+def test_no_command_prints_the_overview(mags: Mags) -> None:
+    assert mags().status == 2
+    outcome = mags("--help")
+    assert outcome.status == 0 and all(f"  {name} " in outcome.out for name in COMMANDS)
+
+
+def test_a_slip_of_the_finger_is_guessed(mags: Mags) -> None:
+    outcome = mags("lsit")
+    assert outcome.status == 2 and "did you mean 'list'" in outcome.err and outcome.out == ""
+
+
+def test_wrong_arguments_are_said_in_one_line(mags: Mags) -> None:
+    outcome = mags("status", "--colour")
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err == "error: Unrecognized arguments: --colour. See `mags status --help`.\n"
+
+
+def test_the_version_is_printed(mags: Mags) -> None:
+    assert mags("--version").out.startswith("mags 0.")
+
+
+def test_a_command_fails_with_one_and_the_servers_words(mags: Mags) -> None:
+    outcome = mags("status", "x", answer=(404, {"error": "There is no job 'x'.", "code": "not_found"}))
+    assert (outcome.status, outcome.out, outcome.err) == (1, "", "error: There is no job 'x'.\n")
+
+
+def test_no_server_says_what_to_do(mags: Mags) -> None:
+    outcome = mags("run", "true", answer=ConnectionBroke("no", sent=False, refused=True))
+    assert outcome.status == 125
+    assert outcome.err == "error: No server at http://mags.test. Start one with `mags up`, or set MAGS_API_URL.\n"
+
+
+def test_no_token_says_what_to_do(mags: Mags, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MAGS_API_TOKEN")
+    outcome = mags("list")
+    assert outcome.status == 1 and "mags login" in outcome.err
+
+
+def test_the_words_of_a_server_cannot_steer_the_terminal(mags: Mags) -> None:
+    evil = {"jobs": [], "total": 0, "page": 1, "page_size": 20}
+    name = "\x1b[2Jgone\r"
+    from tests.unit.cli.conftest import JOB
+
+    outcome = mags("list", answer={**evil, "jobs": [{**JOB, "name": name}], "total": 1})
+    assert "\x1b" not in outcome.out and "?[2Jgone?" in outcome.out
+
+
+def test_interrupting_is_130(mags: Mags) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    outcome = mags("list", answer=interrupted)
+    assert (outcome.status, outcome.err) == (130, "error: Interrupted.\n")
