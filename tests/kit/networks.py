@@ -28,7 +28,7 @@ HOST_PUBLIC = "203.0.113.2"
 ROUTER = "203.0.113.1"
 WEBSITE = "198.51.100.7"
 PRIVATE = ("10.99.0.1", "172.20.0.1", "192.168.50.1", "100.64.1.1", "169.254.169.254", "198.18.0.1")
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 IP_PKTINFO = 8
 """<linux/in.h>; Python's socket does not know it."""
 

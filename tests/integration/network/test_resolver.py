@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from mags.host.network import NamespacePool
 from mags.host.network.addresses import GATEWAY_ADDRESS
 from mags.host.network.resolver import QUERIES_PER_VM, Resolver, failure
@@ -63,9 +65,9 @@ async def test_only_guests_are_answered(world: World) -> None:
     udp, tcp = resolver.ports
     try:
 
-        def knock(source: str, kind: socket.SocketKind, port: int) -> bytes:
+        def knock(source: str, kind: socket.SocketKind, port: int, patience: float) -> bytes:
             with socket.socket(socket.AF_INET, kind) as one:
-                one.settimeout(0.3)
+                one.settimeout(patience)
                 one.bind((source, 0))
                 try:
                     one.connect(("127.0.0.1", port))
@@ -75,13 +77,17 @@ async def test_only_guests_are_answered(world: World) -> None:
                     return b""
 
         for kind, port in ((UDP, udp), (socket.SOCK_STREAM, tcp)):
-            assert await asyncio.to_thread(knock, "127.0.0.9", kind, port) == ANSWER
-            assert await asyncio.to_thread(knock, "127.0.0.1", kind, port) == b""
+            assert await asyncio.to_thread(knock, "127.0.0.9", kind, port, 60) == ANSWER
+            assert await asyncio.to_thread(knock, "127.0.0.1", kind, port, 0.3) == b""
     finally:
         await resolver.aclose()
 
 
-async def test_one_guest_has_a_bounded_number_of_questions_under_way(world: World) -> None:
+async def test_one_guest_has_a_bounded_number_of_questions_under_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mags.host.network.resolver.ATTEMPT_SECONDS", 100.0)
+    monkeypatch.setattr("mags.host.network.resolver.QUERY_SECONDS", 100.0)
     silent = socket.socket(socket.AF_INET, UDP)
     silent.bind(("127.0.0.1", 0))
     silent.setblocking(False)

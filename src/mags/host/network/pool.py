@@ -169,12 +169,12 @@ class NamespacePool:
         """Put the host's rules back when somebody flushes them: without them guests reach the host."""
         while True:
             await self._watch.table_removed()
-            if await self._do(self._workshop.host_rules_gone):
-                log.warning("somebody removed our table of nftables: putting it back")
-                try:
+            try:
+                if await self._do(self._workshop.host_rules_gone):
+                    log.warning("somebody removed our table of nftables: putting it back")
                     await self._apply_host_rules()
-                except NetworkError as error:
-                    log.error("cannot put the rules of nftables back: %s", error)
+            except NetworkError as error:
+                log.error("cannot put the rules of nftables back: %s", error)
 
     async def _fill(self) -> None:
         while True:
@@ -185,8 +185,8 @@ class NamespacePool:
             try:
                 while len(self._ready) < self._target:
                     self._ready.append(await self._make())
-            except NetworkError as error:
-                log.warning("cannot make a namespace: %s", error)
+            except Exception as error:  # whatever it is, filling goes on
+                log.warning("cannot make a namespace: %s", error, exc_info=not isinstance(error, NetworkError))
                 await asyncio.sleep(RETRY_SECONDS)
                 self._hungry.set()
 

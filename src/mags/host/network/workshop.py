@@ -88,8 +88,7 @@ class Workshop:
 
     def host_rules_gone(self) -> bool:
         """Whether somebody has removed our table, as `nft flush ruleset` does."""
-        command = ["nft", "list", "table", "inet", rules.host_table(self.site.installation)]
-        return subprocess.run(command, capture_output=True, timeout=NFT_TIMEOUT, check=False).returncode != 0
+        return _nft("list", "table", "inet", rules.host_table(self.site.installation)).returncode != 0
 
     def remove_host_rules(self) -> None:
         table = rules.host_table(self.site.installation)
@@ -159,14 +158,18 @@ def _disable_ipv6(device: str) -> None:
 
 def apply_rules(text: str) -> None:
     """Apply rules of nftables in this thread's namespace. Raises NetworkUnavailable."""
+    done = _nft("-f", "-", stdin=text)
+    if done.returncode != 0:
+        said = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[:3])
+        raise NetworkUnavailable(f"nft refused the rules of a VM's network: {said}")
+
+
+def _nft(*words: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
     try:
-        done = subprocess.run(
-            ["nft", "-f", "-"], input=text.encode(), capture_output=True, timeout=NFT_TIMEOUT, check=False
+        return subprocess.run(
+            ["nft", *words], input=stdin.encode(), capture_output=True, timeout=NFT_TIMEOUT, check=False
         )
     except FileNotFoundError as error:
         raise NetworkUnavailable("nft is missing: install the package nftables.") from error
     except subprocess.TimeoutExpired as error:
         raise NetworkUnavailable(f"nft did not end within {NFT_TIMEOUT:g} s.") from error
-    if done.returncode != 0:
-        said = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[:3])
-        raise NetworkUnavailable(f"nft refused the rules of a VM's network: {said}")
