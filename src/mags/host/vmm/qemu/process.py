@@ -152,15 +152,14 @@ def spawn(
         except OSError as error:
             raise VmmError(f"QEMU cannot be started: {error}") from error
         try:
-            process = Process(pid, directory)
+            resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+            if group is not None:
+                group.attach(pid)
+            return Process(pid, directory)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
-    resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-    if group is not None:
-        group.attach(pid)
-    return process
 
 
 DEFAULTED = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
