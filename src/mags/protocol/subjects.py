@@ -16,6 +16,8 @@ OUTPUT_STREAM = "MAGS_OUTPUT"
 EVENTS = "mags.event.*"
 OUTPUTS = "mags.output.*"
 PRESENCE = "mags.presence.*"
+EVENTS_DELIVERY = "mags.delivery.events"
+"""Where JetStream hands the events to the control that reads them."""
 
 EVENTS_MAX_AGE_S = 7 * 86400.0
 EVENTS_MAX_BYTES = 256 << 20

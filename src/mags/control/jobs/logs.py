@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from mags.control.http.times import moment
 from mags.control.jobs.lines import NAMES, Line, Lines, encode_positions
 from mags.control.jobs.output import OutputReader, Quiet
-from mags.control.jobs.views import moment
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.world import World
 from mags.control.models import Job

@@ -31,6 +31,14 @@ def check_environment(environment: dict[str, str]) -> dict[str, str]:
     return environment
 
 
+def check_command(command: str | list[str]) -> str | list[str]:
+    if not command or not command[0]:
+        raise ValueError("give a command")
+    if isinstance(command, list) and sum(len(word) for word in command) > MAX_SCRIPT:
+        raise ValueError("at most 1 MiB")
+    return command
+
+
 class JobRequest(Body):
     """POST /mags-jobs."""
 
@@ -123,12 +131,19 @@ class JobChange(Body):
 class ExecRequest(Body):
     """POST /mags-jobs/{id}/exec."""
 
-    command: str = Field(min_length=1, max_length=MAX_SCRIPT)
+    command: Annotated[str, Field(max_length=MAX_SCRIPT)] | list[Annotated[str, Field(max_length=MAX_SCRIPT)]] = Field(
+        description="Run by /bin/sh -c; a list is run as it is."
+    )
     timeout: float | None = Field(None, gt=0, le=86400, description="Seconds; 30 if left out.")
     environment: dict[str, str] | None = None
     workdir: str | None = Field(None, min_length=1, max_length=4096)
     user: str | None = Field(None, min_length=1, max_length=64)
     stdin: str | None = Field(None, max_length=4 << 20)
+
+    @field_validator("command")
+    @classmethod
+    def _command(cls, value: str | list[str]) -> str | list[str]:
+        return check_command(value)
 
     @field_validator("environment")
     @classmethod
@@ -161,9 +176,7 @@ class ShellStart(Body):
     @field_validator("command")
     @classmethod
     def _command(cls, value: str | list[str] | None) -> str | list[str] | None:
-        if value is not None and (not value or (isinstance(value, list) and not value[0])):
-            raise ValueError("give a command, or leave it out for a shell")
-        return value
+        return value if value is None else check_command(value)
 
 
 # --- answers (for the OpenAPI document; they are built in `views`) ------------------------------------------------

@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
 from mags.control.http import with_warnings
+from mags.control.http.times import moment
 from mags.control.jobs.schemas import JobChange, JobRequest
-from mags.control.jobs.views import full_view, moment, status_view
+from mags.control.jobs.views import full_view, status_view
 from mags.control.lifecycles.launch import launch
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.reaching import reach

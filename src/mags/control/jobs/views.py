@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from mags.control.config import Settings
+from mags.control.http.times import moment
 from mags.control.lifecycles.addresses import public_url
 from mags.control.models import Job, Vm
-from mags.kit.clock import iso
-
-
-def moment(ms: int | None) -> str | None:
-    """Unix milliseconds as ISO 8601."""
-    return None if ms is None else iso(datetime.fromtimestamp(ms / 1000, UTC))
 
 
 def between(start: int | None, end: int | None) -> int | None:

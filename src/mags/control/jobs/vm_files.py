@@ -8,7 +8,7 @@ from typing import Any
 
 from mags.control import errors
 from mags.control.http.streams import Stream
-from mags.control.jobs.views import moment
+from mags.control.http.times import moment
 from mags.control.lifecycles.reaching import reach
 from mags.control.lifecycles.world import World
 from mags.control.records.accounts import Caller

@@ -29,7 +29,6 @@ from mags.protocol.messages import Event, JobEnded, VmChanged
 
 log = logging.getLogger("mags.control.events")
 
-DELIVERY = "mags.events.delivery"
 BATCH = 64
 STANDBY = 2.0
 """Seconds between two looks whether the consumer is free, or still there."""
@@ -76,7 +75,7 @@ async def _read_while_free(world: World) -> None:
             subjects.EVENTS_STREAM,
             ConsumerConfig(
                 durable_name=DURABLE,
-                deliver_subject=DELIVERY,
+                deliver_subject=subjects.EVENTS_DELIVERY,
                 deliver_policy=DeliverPolicy.ALL,
                 ack_policy=AckPolicy.EXPLICIT,
                 ack_wait=ACK_WAIT,
@@ -86,7 +85,7 @@ async def _read_while_free(world: World) -> None:
     if info.push_bound:
         return
     queue: asyncio.Queue[Msg] = asyncio.Queue()
-    subscription = await world.connection.subscribe(DELIVERY, cb=queue.put)
+    subscription = await world.connection.subscribe(subjects.EVENTS_DELIVERY, cb=queue.put)
     try:
         while True:
             try:

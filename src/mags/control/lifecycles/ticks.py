@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
 from mags.control.lifecycles.launch import launch
@@ -17,7 +18,8 @@ from mags.control.lifecycles.submission import submit
 from mags.control.lifecycles.wishes import JobWish
 from mags.control.lifecycles.world import World
 from mags.control.models import CronJob
-from mags.control.records.accounts import Caller, user
+from mags.control.records.accounts import caller_of
+from mags.control.records.idempotency import Earlier, Once, exactly_once
 from mags.protocol.errors import Problem
 
 log = logging.getLogger("mags.control.cron")
@@ -51,41 +53,46 @@ async def cron_ticks(world: World) -> None:
             await _postpone(world, cron, problem, moment)
 
 
-async def fire(world: World, cron: CronJob, *, moment: int, scheduled: bool = True) -> str | None:
-    """Run it now; the request id, or None when another server has taken this tick."""
-    async with world.db.write() as session:
-        if scheduled:
-            following = next_after(cron.cron_expression, cron.timezone, moment)
-            claim = await session.execute(
-                update(CronJob)
-                .where(CronJob.id == cron.id, CronJob.next_ms == cron.next_ms, CronJob.enabled.is_(True))
-                .values(next_ms=following)
-            )
-            if not claim.rowcount:  # type: ignore[attr-defined]
-                return None
-        owner = await user(session, cron.owner_id)
-        if owner is None:
-            return None
-        caller = Caller(
-            owner.id,
-            owner.name,
-            max_vms=owner.max_vms,
-            max_vcpus=owner.max_vcpus,
-            max_memory_mb=owner.max_memory_mb,
-        )
+async def fire(
+    world: World,
+    cron: CronJob,
+    *,
+    moment: int,
+    scheduled: bool = True,
+    once: Once | None = None,
+) -> Earlier | None:
+    """Run it now; None when another server has taken this tick, or the cron job is gone."""
+
+    async def make(session: AsyncSession) -> Earlier:
+        if scheduled and not await _claim(session, cron, moment):
+            return Earlier(0, {})
+        caller = await caller_of(session, cron.owner_id)
         submitted = await submit(world, session, caller, cron_wish(world, cron))
         await session.execute(
             update(CronJob)
             .where(CronJob.id == cron.id)
-            .values(
-                last_ms=moment,
-                last_request_id=submitted.job_id,
-                last_error=None,
-                run_count=CronJob.run_count + 1,
-            )
+            .values(last_ms=moment, last_request_id=submitted.job_id, last_error=None, run_count=CronJob.run_count + 1)
         )
-    world.spawn(launch(world, submitted.job_id), f"job-{submitted.job_id}")
-    return submitted.job_id
+        message = f"Cron job {cron.name!r} runs now."
+        return Earlier(202, {"request_id": submitted.job_id, "status": "accepted", "message": message})
+
+    answer, made = await exactly_once(world.db, cron.owner_id, once, make)
+    if not answer.status:
+        return None
+    if made:
+        job_id = str(answer.body["request_id"])
+        world.spawn(launch(world, job_id), f"job-{job_id}")
+    return answer
+
+
+async def _claim(session: AsyncSession, cron: CronJob, moment: int) -> bool:
+    following = next_after(cron.cron_expression, cron.timezone, moment)
+    claim = await session.execute(
+        update(CronJob)
+        .where(CronJob.id == cron.id, CronJob.next_ms == cron.next_ms, CronJob.enabled.is_(True))
+        .values(next_ms=following)
+    )
+    return bool(claim.rowcount)  # type: ignore[attr-defined]
 
 
 def cron_wish(world: World, cron: CronJob) -> JobWish:

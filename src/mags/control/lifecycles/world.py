@@ -36,6 +36,7 @@ class World:
     """Set to make the runner look for work now."""
     gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
     _group: asyncio.TaskGroup | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _swept: float = 0.0
 
     def gate(self, host_id: str) -> asyncio.Semaphore:
@@ -62,7 +63,14 @@ class World:
         if self._group is None:
             work.close()
             raise RuntimeError("the world has no task group yet")
-        self._group.create_task(self._guard(work, name), name=name)
+        task = self._group.create_task(self._guard(work, name), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def cancel(self) -> None:
+        """End everything that was spawned; the records say where it goes on."""
+        for task in self._tasks:
+            task.cancel()
 
     async def _guard(self, work: Coroutine[Any, Any, Any], name: str) -> None:
         try:

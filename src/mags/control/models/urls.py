@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy import Boolean, ForeignKey, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from mags.control.models.base import Base, Id, Moment, Name
@@ -22,12 +22,9 @@ class OpenPort(Base):
 
 class Alias(Base):
     __tablename__ = "aliases"
-    __table_args__ = (UniqueConstraint("subdomain", "domain"),)
-
     id: Mapped[Id] = mapped_column(primary_key=True)
     owner_id: Mapped[Id] = mapped_column(ForeignKey("users.id"), index=True)
-    subdomain: Mapped[str] = mapped_column(String(63))
-    domain: Mapped[str] = mapped_column(String(255))
+    subdomain: Mapped[str] = mapped_column(String(63), unique=True)
     workspace: Mapped[Name]
     created_ms: Mapped[Moment]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from mags.control import errors
 from mags.control.db import now_ms
 from mags.control.models import SshKey, Token, User
 from mags.protocol.ids import new_id
@@ -59,12 +60,16 @@ async def by_token(session: AsyncSession, token_digest: str) -> Caller | None:
     )
 
 
+async def caller_of(session: AsyncSession, owner: str) -> Caller:
+    """A user as the platform acts for them, without a token. Problem(not_found) when there is no such user."""
+    row = await session.get(User, owner)
+    if row is None:
+        raise errors.not_found("user", owner)
+    return Caller(row.id, row.name, max_vms=row.max_vms, max_vcpus=row.max_vcpus, max_memory_mb=row.max_memory_mb)
+
+
 async def touch_token(session: AsyncSession, token_id: str) -> None:
     await session.execute(update(Token).where(Token.id == token_id).values(last_used_ms=now_ms()))
-
-
-async def user(session: AsyncSession, owner: str) -> User | None:
-    return await session.get(User, owner)
 
 
 async def user_by_name(session: AsyncSession, name: str) -> User | None:

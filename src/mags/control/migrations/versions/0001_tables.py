@@ -29,12 +29,11 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("owner_id", sa.String(length=36), nullable=False),
         sa.Column("subdomain", sa.String(length=63), nullable=False),
-        sa.Column("domain", sa.String(length=255), nullable=False),
         sa.Column("workspace", sa.String(length=255), nullable=False),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["owner_id"], ["users.id"], name=op.f("fk_aliases_owner_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_aliases")),
-        sa.UniqueConstraint("subdomain", "domain", name=op.f("uq_aliases_subdomain_domain")),
+        sa.UniqueConstraint("subdomain", name=op.f("uq_aliases_subdomain")),
     )
     with op.batch_alter_table("aliases", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_aliases_owner_id"), ["owner_id"], unique=False)

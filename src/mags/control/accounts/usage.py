@@ -1,0 +1,112 @@
+"""What one has used: jobs and VM time, in a window and by day."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from sqlalchemy import case, func, select
+from starlette.responses import Response
+
+from mags.control.db import now_ms
+from mags.control.http import Json, Reader, TheWorld
+from mags.control.http.times import moment
+from mags.control.models import File, Job, Vm, Workspace
+from mags.protocol.states import JobStatus
+
+router = APIRouter(tags=["jobs"])
+
+DAY_MS = 86_400_000
+
+
+class Day(BaseModel):
+    date: str
+    jobs: int
+    completed_jobs: int
+    failed_jobs: int
+    vm_seconds: int
+
+
+class Usage(BaseModel):
+    window_days: int
+    total_jobs: int
+    completed_jobs: int
+    failed_jobs: int
+    running_jobs: int
+    vm_seconds: int
+    cpu_seconds: int
+    storage_bytes: int
+    by_day: list[Day]
+
+
+@router.get("/mags-jobs/usage", response_model=Usage, summary="What you have used")
+async def usage(world: TheWorld, caller: Reader, window_days: Annotated[int, Query(ge=1, le=366)] = 30) -> Response:
+    moment_ms = now_ms()
+    since = moment_ms - window_days * DAY_MS
+    owner = caller.user_id
+    async with world.db.read() as session:
+        jobs = (
+            await session.execute(
+                select(
+                    _day(Job.created_ms),
+                    func.count(),
+                    _count(Job.status == JobStatus.COMPLETED),
+                    _count(Job.status == JobStatus.ERROR),
+                    _count(Job.status.in_((JobStatus.RUNNING, JobStatus.SLEEPING))),
+                    func.coalesce(func.sum(Job.cpu_ms), 0),
+                )
+                .where(Job.owner_id == owner, Job.created_ms >= since)
+                .group_by("day")
+            )
+        ).all()
+        lived = func.coalesce(Vm.ended_ms, moment_ms) - func.coalesce(Vm.started_ms, Vm.created_ms)
+        vms = (
+            await session.execute(
+                select(_day(Vm.created_ms), func.coalesce(func.sum(lived), 0))
+                .where(Vm.owner_id == owner, Vm.created_ms >= since, Vm.started.is_(True))
+                .group_by("day")
+            )
+        ).all()
+        files = (
+            await session.execute(select(func.coalesce(func.sum(File.size), 0)).where(File.owner_id == owner))
+        ).scalar_one()
+        workspaces = (
+            await session.execute(
+                select(func.coalesce(func.sum(Workspace.size_bytes), 0)).where(
+                    Workspace.owner_id == owner, Workspace.deleted_ms == 0
+                )
+            )
+        ).scalar_one()
+    seconds = {int(day): int(ms) // 1000 for day, ms in vms}
+    return Json(
+        {
+            "window_days": window_days,
+            "total_jobs": sum(row[1] for row in jobs),
+            "completed_jobs": sum(row[2] for row in jobs),
+            "failed_jobs": sum(row[3] for row in jobs),
+            "running_jobs": sum(row[4] for row in jobs),
+            "vm_seconds": sum(seconds.values()),
+            "cpu_seconds": sum(int(row[5]) for row in jobs) // 1000,
+            "storage_bytes": int(files) + int(workspaces),
+            "by_day": [
+                {
+                    "date": (moment(int(row[0]) * DAY_MS) or "")[:10],
+                    "jobs": row[1],
+                    "completed_jobs": row[2],
+                    "failed_jobs": row[3],
+                    "vm_seconds": seconds.get(int(row[0]), 0),
+                }
+                for row in sorted(jobs, key=lambda row: int(row[0]))
+            ],
+        }
+    )
+
+
+def _day(column: Any) -> Any:
+    """Days since 1970: both databases divide integers to an integer."""
+    return (column // DAY_MS).label("day")
+
+
+def _count(condition: Any) -> Any:
+    return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)

@@ -1,0 +1,1 @@
+"""The program: parts put together, the API served."""

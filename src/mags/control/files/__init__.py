@@ -1,0 +1,7 @@
+"""Files uploaded for scripts."""
+
+from __future__ import annotations
+
+from mags.control.files.routes import router
+
+__all__ = ["router"]

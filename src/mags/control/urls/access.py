@@ -1,0 +1,110 @@
+"""Opening a persistent job's VM to the world: a port under a public URL, or SSH."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from mags.control import errors
+from mags.control.http import Json, Reference, TheWorld, Writer, with_warnings
+from mags.control.lifecycles.addresses import public_url
+from mags.control.lifecycles.world import World
+from mags.control.models import Job
+from mags.control.records import accounts, jobs, public_keys, urls
+from mags.control.records.accounts import Caller
+from mags.control.urls.schemas import AccessRequest
+from mags.protocol import edge, messages
+from mags.protocol.errors import Problem
+from mags.protocol.states import FINAL_JOB_STATUSES
+
+router = APIRouter(prefix="/mags-jobs", tags=["urls"])
+
+SSH = 22
+KEYS_KEPT = 8
+"""Keys that one job's VM keeps; the oldest goes when another is made."""
+EDGE_TIMEOUT = 5.0
+
+
+@router.post("/{id}/access", summary="Open a port: 22 for SSH, any other for a public URL")
+async def open_access(world: TheWorld, caller: Writer, id: Reference, body: AccessRequest) -> Response:
+    answer = await _ssh(world, caller, id) if body.port == SSH else await _url(world, caller, id, body)
+    return Json(with_warnings(answer, body))
+
+
+def _check(job: Job) -> None:
+    if not job.persistent:
+        raise Problem("conflict", f"{job.name!r} is not persistent, so nothing can lead to it; run it with persistent.")
+    if job.status in FINAL_JOB_STATUSES:
+        raise Problem("conflict", f"{job.name!r} is {job.status}; run it again first.")
+
+
+async def _url(world: World, caller: Caller, reference: str, body: AccessRequest) -> dict[str, Any]:
+    async with world.db.write() as session:
+        job = await jobs.get(session, caller.user_id, reference)
+        _check(job)
+        row = await urls.open_port(session, job, body.port, body.private)
+    subdomain = job.subdomain or ""
+    await world.tell_edges(subdomains=(subdomain,))
+    url = public_url(world.settings, subdomain, port=row.port if row.port != job.url_port else None)
+    answer = {"success": True, "url": url, "subdomain": subdomain, "port": row.port, "private": row.private}
+    if row.private:
+        value = edge.sign_link(row.secret, subdomain, lifetime_s=world.settings.link_lifetime_s)
+        answer["signed_url"] = f"{url}/?{edge.LINK_PARAMETER}={value}"
+    return answer
+
+
+@router.delete("/{id}/access", summary="Close a port; 22: revoke the job's SSH keys")
+async def close_access(
+    world: TheWorld, caller: Writer, id: Reference, port: Annotated[int, Query(ge=1, le=65535)] = 8080
+) -> Response:
+    async with world.db.write() as session:
+        job = await jobs.get(session, caller.user_id, id)
+        if port == SSH:
+            keys = await accounts.ssh_keys(session, caller.user_id, job_id=job.id)
+            closed = bool(keys)
+            await accounts.remove_ssh_keys(session, caller.user_id, [key.id for key in keys])
+        else:
+            closed = await urls.close_port(session, job, port)
+    if not closed:
+        raise errors.not_found("open port", str(port))
+    vms = (job.vm_id,) if port == SSH and job.vm_id is not None else ()
+    await world.tell_edges(subdomains=(job.subdomain,) if job.subdomain is not None else (), vms=vms)
+    return Json({"success": True, "port": port})
+
+
+async def _ssh(world: World, caller: Caller, reference: str) -> dict[str, Any]:
+    """A new key for the job's VM. The private half is in the answer and nowhere else."""
+    settings = world.settings
+    private, public = public_keys.new_pair()
+    async with world.db.write() as session:
+        job = await jobs.get(session, caller.user_id, reference)
+        _check(job)
+        old = await accounts.ssh_keys(session, caller.user_id, job_id=job.id)
+        await accounts.remove_ssh_keys(session, caller.user_id, [key.id for key in old[: len(old) - KEYS_KEPT + 1]])
+        await accounts.add_ssh_key(
+            session,
+            caller.user_id,
+            name=job.name,
+            public_key=public.line,
+            fingerprint=public.fingerprint,
+            job_id=job.id,
+        )
+        own = None
+        if settings.ssh_port_first:
+            own = await urls.ssh_port(session, job, settings.ssh_port_first, settings.ssh_port_count)
+    info = await world.client.ask(
+        edge.DESCRIBE, messages.Empty(), edge.EdgeInfo, timeout=EDGE_TIMEOUT, who="The SSH gateway"
+    )
+    if own is not None:
+        wish = edge.Listen(port=own, job_id=job.id)
+        await world.client.ask(edge.LISTEN, wish, messages.Done, timeout=EDGE_TIMEOUT, who="The SSH gateway")
+    return {
+        "success": True,
+        "ssh_host": settings.ssh_host,
+        "ssh_port": own if own is not None else settings.ssh_port,
+        "ssh_user": "root",
+        "ssh_private_key": private,
+        "ssh_host_key": info.ssh_host_key,
+    }

@@ -1,0 +1,59 @@
+"""What requests about URLs and SSH look like."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, Field, field_validator
+
+from mags.control.http import Body
+from mags.protocol.ids import SUBDOMAIN, WORKSPACE_NAME
+
+RESERVED = frozenset(
+    """admin administrator api app apps auth autoconfig autodiscover billing blog cdn console control dashboard dev dns
+    docs edge email ftp git help host hostmaster imap internal localhost login mags mail metrics mx news ns ns1 ns2
+    postmaster pop registry root router security server smtp ssh ssl staging static status store support sync system
+    test tls vpn webmail webmaster wildcard wpad ws www""".split()  # noqa: SIM905
+)
+"""Names that would pass for the operator's own, or that programs look up by themselves."""
+_PORT_FIRST = re.compile(r"\d+-")
+
+
+class AccessRequest(Body):
+    """POST /mags-jobs/{id}/access."""
+
+    port: int = Field(8080, ge=1, le=65535, description="22: SSH. Any other: a public URL.")
+    private: bool | None = Field(None, description="Only for signed links and your tokens; null leaves it as it is.")
+
+
+class AliasRequest(Body):
+    """POST /mags-url-aliases."""
+
+    subdomain: Annotated[str, Field(min_length=1, max_length=63)]
+    workspace_id: Annotated[str, Field(pattern=f"^{WORKSPACE_NAME.pattern}$")]
+    domain: str | None = Field(None, max_length=253)
+
+    @field_validator("subdomain")
+    @classmethod
+    def _label(cls, value: str) -> str:
+        value = value.lower()
+        if not SUBDOMAIN.fullmatch(value):
+            raise ValueError("use letters, digits and hyphens, at most 63, no hyphen at an end")
+        if _PORT_FIRST.match(value):
+            raise ValueError("digits and a hyphen first mean a port; choose another name")
+        if value.startswith("xn--") or value in RESERVED:
+            raise ValueError("this name is reserved; choose another one")
+        return value
+
+
+class AliasView(BaseModel):
+    id: str
+    subdomain: str
+    url: str
+    workspace_id: str
+
+
+class AliasList(BaseModel):
+    aliases: list[AliasView]
+    total: int
