@@ -26,6 +26,9 @@ enum {
     MAX_HELD = 24 * 1024 * 1024, // unacknowledged output of all processes; beyond it each may hold little
     HELD_ANYWAY = 16 * 1024,
     OUTPUT_HEAD = 9,             // u8 stream, u64 offset
+    PACE_MS = 1,
+    PACE_BELOW = 16 * 1024,
+    PACED_PIPE = 256 * 1024,
 };
 
 static struct process slots[MAX_PROCESSES];
@@ -102,11 +105,30 @@ static enum got read_output(struct process *process, struct stream *stream) {
 
 static void watch_output(struct stream *stream) { loop_watch(&stream->watch, EPOLLIN); }
 
+// Many small writes would each wake us, and each become a frame. After two within a millisecond the pipe is left alone
+// for another one, to fill.
+static void pace(struct stream *stream, size_t count) {
+    int64_t now = now_ms();
+    if (count < PACE_BELOW && now - stream->last_read <= PACE_MS) {
+        if (!stream->was_paced)
+            fcntl(stream->watch.fd, F_SETPIPE_SZ, PACED_PIPE); // else the writer soon waits for us; may fail
+        stream->was_paced = true;
+        stream->resume = now + PACE_MS;
+        loop_watch(&stream->watch, 0);
+    }
+    stream->last_read = now;
+}
+
 static void output_ready(struct watch *watch, uint32_t events) {
     (void)events;
     struct process *process = owner(watch);
     struct stream *stream = (struct stream *)watch;
+    uint64_t before = stream->ring.written;
     switch (read_output(process, stream)) {
+    case GOT_SOME:
+        if (!process->is_terminal && !process->reaped)
+            pace(stream, (size_t)(stream->ring.written - before));
+        break;
     case GOT_FULL:
         loop_watch(watch, 0); // until something is acknowledged
         break;
@@ -291,10 +313,29 @@ void processes_reap(void) {
     }
 }
 
+static int64_t resume_paced(struct process *process, int64_t now) {
+    int64_t next = INT64_MAX;
+    for (size_t s = 0; s < STREAMS; s++) {
+        struct stream *stream = &process->out[s];
+        if (stream->watch.fd < 0 || !stream->resume)
+            continue;
+        if (stream->resume <= now) {
+            stream->resume = 0;
+            watch_output(stream);
+        } else {
+            next = stream->resume;
+        }
+    }
+    return next;
+}
+
 int64_t processes_timers(int64_t now) {
     int64_t next = INT64_MAX;
     for (size_t i = live_count; i-- > 0;) {
         struct process *process = live[i];
+        int64_t resume = resume_paced(process, now);
+        if (resume < next)
+            next = resume;
         if (process->deadline && process->deadline <= now) {
             process->deadline = 0;
             process->timed_out = true;

@@ -17,7 +17,10 @@ enum { MAX_PROCESSES = 128, STREAMS = 3, STDIN_WINDOW = 65536, MAX_WINDOW = 4 * 
 struct stream {
     struct watch watch;
     struct ring ring;
-    uint64_t final; // once the grace is over: read up to here and no further
+    uint64_t final;    // once the grace is over: read up to here and no further
+    int64_t last_read; // ms
+    int64_t resume;    // ms; until then more output is left to gather in the pipe; 0: it is not
+    bool was_paced;
 };
 
 struct process {
