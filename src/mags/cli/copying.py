@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mags.cli.command import MISUSED, Refused
-from mags.sdk.calls import files, jobs
-from mags.sdk.errors import InvalidRequest, NotFound
+from mags.sdk.calls import files
+from mags.sdk.errors import Conflict, InvalidRequest, NotFound
 from mags.sdk.uploads import file_chunks
 
 if TYPE_CHECKING:
@@ -50,17 +50,12 @@ def join(directory: str, name: str) -> str:
 
 
 def is_directory(session: Session, vm: str, path: str) -> bool:
+    """Whether such a directory is there. (`/.`, because a file has a list too: itself.)"""
     try:
-        session.sender.send(files.list_files(vm, path))
-    except (NotFound, InvalidRequest) as error:
-        if error.code == "not_found" and not _is_about_path(error.details):
-            session.sender.send(jobs.status(vm))  # an unknown VM says so here
+        session.sender.send(files.list_files(vm, f"{path.rstrip('/')}/."))
+    except (NotFound, InvalidRequest, Conflict):
         return False
     return True
-
-
-def _is_about_path(details: dict[str, object]) -> bool:
-    return "path" in details
 
 
 def send_file(session: Session, source: Path | None, vm: str, path: str) -> None:

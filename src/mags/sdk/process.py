@@ -81,7 +81,10 @@ class Receiver:
         if kind == "started":
             self.request_id = found.get("request_id")
         elif kind == "exit":
-            self.exit_code = int(found["exit_code"])
+            code = found.get("exit_code")
+            if not isinstance(code, int):
+                raise TransferFailed("The VM ended before it could tell how the command ended.")
+            self.exit_code = code
         elif kind == "error":
             raise from_answer(int(found.get("status") or 500), found)
         return None

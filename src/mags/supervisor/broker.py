@@ -15,11 +15,12 @@ REPLIES = "_INBOX.>"
 
 PERMISSIONS: dict[str, dict[str, Any]] = {
     "control": {
-        "publish": {"allow": ["mags.host.*.rpc.*", "mags.session.*.in", "mags.edge.>", "mags.output.*", "$JS.>", "$O.>",
-                              REPLIES]},
+        "publish": {
+            "allow": ["mags.host.*.rpc.*", "mags.session.*.in", "mags.edge.>", "mags.output.*", "$JS.>", "$O.>", REPLIES]
+        },
         "subscribe": {
-            "allow": ["mags.presence.*", "mags.event.*", "mags.output.*", "mags.session.*.out", subjects.EVENTS_DELIVERY,
-                      edge.CONTROL, "$JS.>", "$O.>", REPLIES]
+            "allow": ["mags.presence.*", "mags.event.*", "mags.output.*", "mags.session.*.out",
+                      subjects.EVENTS_DELIVERY, edge.CONTROL, "$JS.>", "$O.>", REPLIES]
         },
     },
     "host": {

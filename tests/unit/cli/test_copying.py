@@ -33,7 +33,7 @@ def test_relative_paths_begin_at_home() -> None:
 
 def vm(request: SeenRequest) -> Answer:
     if request.path.endswith("/files/list"):
-        return {"entries": []} if request.query["path"] in ("/root", "/srv") else NO_DIRECTORY
+        return {"entries": []} if request.query["path"] in ("/root/.", "/srv/.") else NO_DIRECTORY
     return b"content" if request.method == "GET" else {}
 
 
