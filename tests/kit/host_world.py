@@ -130,6 +130,12 @@ class HostProgram:
                 return record
         return None
 
+    async def forgets(self, vm_id: str) -> None:
+        """Nothing of a VM is left."""
+        async with asyncio.timeout(PATIENCE):
+            while self.record(vm_id) is not None:
+                await asyncio.sleep(0.02)
+
     def hypervisor(self, vm_id: str) -> int:
         """The process id of a VM's QEMU."""
         record = self.record(vm_id)

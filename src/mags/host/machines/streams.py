@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -11,12 +12,14 @@ from typing import Protocol
 from mags.host.guest import Builtin, Channel, ChannelClosed, Exec, FileReader, GuestError, Process, Terminal
 from mags.host.machines.execs import check_started, words
 from mags.protocol.errors import Problem
-from mags.protocol.guest import RESULT
+from mags.protocol.guest import RESULT, Output
 from mags.protocol.guest.answers import decode_results
 from mags.protocol.guest.frames import ProtocolError
 from mags.protocol.messages import Open, SessionEnd
 
 WINDOW = 512 << 10
+CONNECT_S = 60.0
+"""A connection that is neither made nor refused after this long has failed."""
 
 
 class Stream(Protocol):
@@ -46,17 +49,25 @@ class ProcessStream:
     def __init__(self, process: Process, kind: str) -> None:
         self._process, self._kind = process, kind
         self._last: tuple[int, int] | None = None
+        self._early: deque[Output] = deque()
         self._results = bytearray()
+        self._result_known = False
+
+    async def connected(self) -> None:
+        """Wait until a builtin has said that it could do its work. GuestError when it could not."""
+        async with asyncio.timeout(CONNECT_S):
+            while not self._result_known and (piece := await self._process.next_output()) is not None:
+                if piece.stream == RESULT:
+                    self._take_result(piece)
+                else:
+                    self._early.append(piece)
 
     async def read(self) -> tuple[int, bytes] | None:
-        while (piece := await self._process.next_output()) is not None:
-            end = piece.offset + len(piece.data)
+        while (piece := self._early.popleft() if self._early else await self._process.next_output()) is not None:
             if piece.stream != RESULT:
-                self._last = piece.stream, end
+                self._last = piece.stream, piece.offset + len(piece.data)
                 return piece.stream, piece.data
-            self._process.acknowledge(RESULT, end)
-            self._results += piece.data
-            self._check()
+            self._take_result(piece)
         return None
 
     def taken(self) -> None:
@@ -87,14 +98,17 @@ class ProcessStream:
         with contextlib.suppress(ChannelClosed):
             await self._process.signal(number)
 
-    def _check(self) -> None:
-        """A builtin says on its own stream what went wrong."""
+    def _take_result(self, piece: Output) -> None:
+        """A builtin says on its own stream how it went."""
+        self._process.acknowledge(RESULT, piece.offset + len(piece.data))
+        self._results += piece.data
         try:
             results, taken = decode_results(bytes(self._results))
         except ProtocolError as error:
             raise Problem("guest_failed", f"The VM broke the protocol: {error}.") from error
         del self._results[:taken]
         for result in results:
+            self._result_known = True
             if result.errno:
                 raise GuestError(result.errno, result.message)
 
@@ -164,7 +178,10 @@ async def open_stream(channel: Channel, wish: Open, chunks: AsyncIterator[bytes]
         case _:
             process = await channel.exec(_exec(wish))
             try:
-                yield ProcessStream(process, wish.kind)
+                stream = ProcessStream(process, wish.kind)
+                if wish.kind == "connect":
+                    await stream.connected()
+                yield stream
             finally:
                 await process.release()
 
@@ -177,7 +194,12 @@ def _exec(wish: Open) -> Exec:
         case "connect":
             if wish.port is None or not 0 < wish.port < 1 << 16:
                 raise Problem("invalid", "A port is a number from 1 to 65535.")
-            return Exec(builtin=Builtin.CONNECT, argv=(wish.host, str(wish.port)), stdin=True, window=WINDOW)
+            # An empty name is the guest itself, on whichever of its addresses somebody listens.
+            host = "" if wish.host in ("127.0.0.1", "localhost") else wish.host
+            patience_ms = round((wish.timeout_s or 0) * 1000)
+            return Exec(
+                builtin=Builtin.CONNECT, argv=(host, str(wish.port), str(patience_ms)), stdin=True, window=WINDOW
+            )
         case _:
             environment = dict(wish.environment)
             terminal = None
