@@ -24,7 +24,6 @@ class Stream(Response):
         self.status_code = status_code
         self.media_type = media_type
         self.background = None
-        self.body = b""
         self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})})
         self._source = source
 
