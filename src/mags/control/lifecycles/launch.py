@@ -20,6 +20,7 @@ from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
+from mags.control.lifecycles.barrier import events_recorded
 from mags.control.lifecycles.candidates import place
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.notices import wait
@@ -42,7 +43,7 @@ log = logging.getLogger("mags.control.launch")
 
 ELSEWHERE = ("no_capacity", "unavailable")
 """Refusals after which another host may be asked."""
-VM_GONE = ("not_found", "gone", "conflict")
+VM_GONE = ("not_found", "gone")
 JOIN_WAIT = 2.0
 """Seconds between two looks at a VM that another job is starting."""
 
@@ -168,12 +169,21 @@ async def _start_failed(world: World, job: Job, vm: Vm, host_id: str, problem: P
         if world.hosts.state(host_id) is not HostState.LOST:
             return Nap(1.0, "start")
         problem = Problem("internal", f"Host {host_id} was lost while it started the VM.")
+    if problem.code == "gone" and await _has_ended(world, job.id):
+        return Done()  # it ran, and its end was reported, while we did not know whether it had started
     log.warning("job %s could not start on %s: %s", job.id, host_id, problem.message)
     effects = Effects()
     async with world.db.write() as session:
         await _give_up(session, vm.id, effects, problem.message)
     await effects.apply(world)
     return Done()
+
+
+async def _has_ended(world: World, job_id: str) -> bool:
+    await events_recorded(world)
+    async with world.db.read() as session:
+        job = await session.get(Job, job_id)
+        return job is None or job.ended_ms is not None
 
 
 async def _give_up(session: AsyncSession, vm_id: str, effects: Effects, reason: str) -> None:
@@ -237,7 +247,7 @@ async def _run_failed(world: World, job: Job, vm: Vm, problem: Problem) -> Next:
     if problem.code in VM_GONE:
         await release(world, vm.id, state=VmState.GONE, reason=problem.message)
         return Hop("rehome")
-    if problem.code in ("unavailable", "outcome_unknown", "no_capacity"):
+    if problem.code in ("unavailable", "outcome_unknown", "no_capacity", "conflict"):
         # A host that is lost takes its VMs with it (`lost_hosts`); the job then finds its VM gone.
         return Nap(1.0, "start")
     effects = Effects()

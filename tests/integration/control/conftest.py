@@ -1,0 +1,155 @@
+"""A real control on SQLite and real NATS, in this process, with a scripted host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from nats.aio.client import Client
+
+from mags.control.app.program import opened
+from mags.control.app.serving import Server
+from mags.control.config import Settings
+from mags.control.lifecycles.world import World
+from mags.control.records import accounts
+from mags.kit.nats import connect
+from tests.kit.nats_server import nats_server
+from tests.kit.scripted_host import ScriptedHost
+
+PATIENCE = 60.0
+TOKEN = "mags_test_" + "a" * 32
+STRANGER = "mags_test_" + "b" * 32
+
+
+@dataclass
+class Installation:
+    """What a test works with. `api` is the owner's client, `stranger` another user's."""
+
+    folder: Path
+    nats_url: str
+    nats: Client
+    world: World
+    url: str
+    api: httpx.AsyncClient
+    stranger: httpx.AsyncClient
+    stack: AsyncExitStack
+    hosts: list[ScriptedHost] = field(default_factory=list)
+
+    async def host(self, host_id: str = "h1", *, storage: str = "", start: bool = True) -> ScriptedHost:
+        """A scripted host that control has heard of."""
+        home = self.folder / "hosts" / host_id
+        home.mkdir(parents=True, exist_ok=True)
+        host = ScriptedHost(self.nats, home, host_id=host_id, storage=storage)
+        self.stack.push_async_callback(host.aclose)
+        self.hosts.append(host)
+        if start:
+            await host.start()
+            await until(lambda: self.world.hosts.get(host_id) is not None)
+        return host
+
+    async def submit(self, script: str = "echo hi", **fields: Any) -> str:
+        answer = await self.api.post("/mags-jobs", json={"script": script, **fields})
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["request_id"])
+
+    async def status(self, reference: str) -> dict[str, Any]:
+        answer = await self.api.get(f"/mags-jobs/{reference}/status")
+        assert answer.status_code == 200, answer.text
+        body = answer.json()
+        assert isinstance(body, dict)
+        return body
+
+    async def reaches(self, reference: str, *statuses: str) -> dict[str, Any]:
+        """Wait until the job has one of the statuses."""
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                body = await self.status(reference)
+                if body["status"] in statuses:
+                    return body
+                await asyncio.sleep(0.01)
+
+    async def run(self, script: str = "echo hi", **fields: Any) -> dict[str, Any]:
+        """Submit, and wait for the end."""
+        return await self.reaches(await self.submit(script, **fields), "completed", "error")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def served(world: World) -> AsyncIterator[str]:
+    """The API on a free port."""
+    server = Server(world)
+    task = asyncio.create_task(server.serve())
+    try:
+        await until(lambda: server.started or task.done())
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.stop()
+        await task
+
+
+def client(url: str, token: str) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return httpx.AsyncClient(base_url=f"{url}/api/v1", headers=headers, timeout=PATIENCE, trust_env=False)
+
+
+def settings(folder: Path, nats_url: str, **more: Any) -> Settings:
+    token_file = folder / "token"
+    token_file.write_text(TOKEN)
+    database = more.pop("database_url", f"sqlite+aiosqlite:///{folder}/control.db")
+    return Settings(
+        nats_url=nats_url,
+        database_url=database,
+        bootstrap_token_file=token_file,
+        port=0,
+        poll_interval_s=0.1,
+        **more,
+    )
+
+
+@asynccontextmanager
+async def installation(folder: Path, nats_url: str, **more: Any) -> AsyncIterator[Installation]:
+    async with AsyncExitStack() as stack:
+        nats = await connect(nats_url, name="test-hosts")
+        stack.push_async_callback(nats.close)
+        hosts = await stack.enter_async_context(AsyncExitStack())
+        world = await stack.enter_async_context(opened(settings(folder, nats_url, **more)))
+        async with world.db.write() as session:
+            if await accounts.user_by_name(session, "stranger") is None:
+                owner = await accounts.add_user(session, "stranger")
+                await accounts.add_token(session, owner, STRANGER, name="test")
+        url = await stack.enter_async_context(served(world))
+        api = await stack.enter_async_context(client(url, TOKEN))
+        stranger = await stack.enter_async_context(client(url, STRANGER))
+        yield Installation(folder, nats_url, nats, world, url, api, stranger, hosts)
+        await hosts.aclose()
+
+
+@pytest.fixture
+async def nats_url(tmp_path: Path) -> AsyncIterator[str]:
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    async with nats_server(folder, jetstream=True) as url:
+        yield url
+
+
+@pytest.fixture
+async def mags(tmp_path: Path, nats_url: str) -> AsyncIterator[Installation]:
+    async with installation(tmp_path, nats_url) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def nothing() -> Iterator[None]:
+    yield
