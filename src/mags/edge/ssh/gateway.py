@@ -119,12 +119,14 @@ class Gateway:
                 await connection.recheck()
 
     async def _follow_ports(self) -> None:
+        before = {port for port in self._listeners if port is not None}
         try:
             wanted = set(await self._directory.ssh_ports())
         except Problem as problem:
             log.warning("the VMs' own SSH ports are not known: %s", problem.message)
             return
-        for port in {port for port in self._listeners if port is not None} - wanted:
+        # Not those that were opened while control answered: its answer may be from before.
+        for port in before - wanted:
             self._close_own(port)
         for port in sorted(wanted):
             try:
