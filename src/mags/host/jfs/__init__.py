@@ -1,0 +1,14 @@
+"""/jfs: a directory of a workspace, served to its VM by NFSv3 (RFC 1813) over the VM's own network.
+
+    exports     Exports: one listener and one directory a VM     server       connections, calls, replies
+    procedures  NFS and MOUNT: arguments in, results out         files        what they do, confined to the export
+    handles     signed file handles      openfiles, listings     what is kept between calls
+    rpc, xdr, protocol                   the wire: pure
+
+The server is a security border: everything that comes in was written by a guest. Names are resolved one at a time,
+beneath the export, never through a link; handles are signed for one export.
+"""
+
+from mags.host.jfs.exports import Export, Exports
+
+__all__ = ["Export", "Exports"]
