@@ -187,7 +187,7 @@ async def test_outage_of_the_object_store(place: Path, open_engine: OpenEngine) 
     try:
         settings = StorageSettings(
             kind="s3", endpoint=server.endpoint, access_key=server.access_key, secret_key=server.secret_key,
-            put_timeout_s=2, get_timeout_s=2, volume="out", bucket="out",
+            put_timeout_s=2, get_timeout_s=2, io_retries=1, volume="out", bucket="out",
         )  # fmt: skip
         engine = await open_engine(place / "host", settings)
         async for rig in rig_on(engine, place):

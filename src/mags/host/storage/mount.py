@@ -30,7 +30,7 @@ from mags.kit.process import CommandError, run
 log = logging.getLogger("mags.storage.mount")
 
 START_TIMEOUT = 30.0
-UNMOUNT_TIMEOUT = 20.0
+UNMOUNT_TIMEOUT = 10.0
 """Seconds that an unmount may linger before the processes are killed."""
 CHECK_INTERVAL = 1.0
 CHECK_TIMEOUT = 30.0
