@@ -10,16 +10,13 @@ from typing import Protocol
 
 from mags.protocol import edge, messages
 
-INTERVAL = 5.0
-"""Seconds between two messages about one VM."""
-
 
 class Publisher(Protocol):
     async def publish(self, subject: str, payload: bytes) -> None: ...
 
 
 class Activity:
-    """Counts open connections by VM. `run` publishes the counts until it is cancelled."""
+    """Counts open connections by VM. `run` publishes the counts, every `interval` seconds, until it is cancelled."""
 
     def __init__(self, nats: Publisher) -> None:
         self._nats = nats
@@ -45,7 +42,7 @@ class Activity:
     def count(self, host_id: str, vm_id: str) -> int:
         return self._open[host_id, vm_id]
 
-    async def run(self, interval: float = INTERVAL) -> None:
+    async def run(self, interval: float) -> None:
         while True:
             for (host_id, vm_id), connections in list(self._open.items()):
                 value = edge.Activity(vm_id=vm_id, connections=connections)

@@ -39,13 +39,14 @@ class Edge:
         directory = Directory(hosts)
         await directory.start()
         activity = Activity(self._connection)
-        self._tasks.start(activity.run())
+        self._tasks.start(activity.run(settings.activity_interval_s))
         self._dialer = Dialer(hosts, settings.machine_id)
         await self._dialer.start()
         self._urls = Urls(settings, directory, self._dialer, activity)
         await self._urls.start()
         self.ssh = Gateway(settings, hosts, directory, activity)
         await self.ssh.start()
+        await self._connection.flush()  # what is subscribed to, is heard from now on
 
     async def aclose(self) -> None:
         if self.ssh is not None:

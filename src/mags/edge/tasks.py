@@ -29,17 +29,20 @@ class Tasks:
 
     def cancel(self) -> None:
         """Ask all to end; `aclose` waits for it too."""
-        for task in self._running:
+        for task in list(self._running):
             task.cancel()
 
     async def settle(self) -> None:
         """Wait until all have ended by themselves."""
         while self._running:
-            await asyncio.gather(*self._running, return_exceptions=True)
+            await asyncio.wait(self._running)
 
     async def aclose(self) -> None:
-        self.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """End all. Asked more than once: `asyncio.wait_for` before Python 3.12 (nats-py waits with it) can swallow a
+        cancellation that meets the answer."""
+        while self._running:
+            self.cancel()
+            await asyncio.wait(self._running, timeout=1.0)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)

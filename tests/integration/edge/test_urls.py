@@ -1,20 +1,13 @@
-"""Public URLs through a real Caddy, to a scripted VM."""
+"""Public URLs through a real Caddy, to a scripted VM: what reaches a program, and what people see when it can't."""
 
 from __future__ import annotations
 
 import asyncio
 
-import httpx
-
+from mags.protocol import messages, subjects
+from mags.protocol.messages import VmChanged
 from tests.integration.edge.world import World
 from tests.kit.web import App, answers
-
-
-async def get(world: World, label: str, path: str = "/", **more: object) -> httpx.Response:
-    headers = {"Host": f"{label}.apps.localhost:{world.http_port}", **more.pop("headers", {})}  # type: ignore[dict-item]
-    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-        method = str(more.pop("method", "GET"))
-        return await client.request(method, f"http://127.0.0.1:{world.http_port}{path}", headers=headers, **more)  # type: ignore[arg-type]
 
 
 async def test_a_request_reaches_the_port_of_the_vm(world: World) -> None:
@@ -23,8 +16,8 @@ async def test_a_request_reaches_the_port_of_the_vm(world: World) -> None:
     world.host.vm("v1", {8080: await world.serve(app)})
     world.control.publish("shop", "v1")
 
-    first = await get(world, "shop", "/a?b=c")
-    again = await get(world, "shop", "/a?b=c")
+    first = await world.get("shop", "/a?b=c")
+    again = await world.get("shop", "/a?b=c")
 
     assert first.status_code == again.status_code == 200
     seen = app.requests[0]
@@ -35,16 +28,88 @@ async def test_a_request_reaches_the_port_of_the_vm(world: World) -> None:
     assert seen.headers["x-forwarded-host"] == f"shop.apps.localhost:{world.http_port}"
 
 
+async def test_what_a_client_says_of_its_address_is_not_believed(world: World) -> None:
+    await world.start()
+    app = App()
+    world.host.vm("v1", {8080: await world.serve(app)})
+    world.control.publish("shop", "v1")
+    lies = {"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "bank"}
+
+    for _ in range(2):  # by the gate, then by the socket
+        await world.get("shop", headers=lies)
+
+    for seen in app.requests:
+        assert seen.headers["x-forwarded-for"] == "127.0.0.1"
+        assert seen.headers["x-forwarded-proto"] == "http"
+        assert seen.headers["x-forwarded-host"].startswith("shop.")
+
+
+async def test_a_used_name_asks_nobody(world: World) -> None:
+    await world.start()
+    vm = world.host.vm("v1", {8080: await world.serve(App())})
+    world.control.publish("shop", "v1", ttl_s=600)
+    async with world.client() as client:
+        for _ in range(20):
+            assert (await client.get("/", headers=world.host_header("shop"))).status_code == 200
+
+    assert (world.control.resolutions, vm.dials) == (1, 1)
+
+
 async def test_a_sleeping_vm_is_woken_once_by_many(world: World) -> None:
     await world.start()
     vm = world.host.vm("v1", {8080: await world.serve(App())})
     vm.asleep, vm.wake_s = True, 0.5
     world.control.publish("shop", "v1")
 
-    answers_ = await asyncio.gather(*(get(world, "shop") for _ in range(50)))
+    seen = await asyncio.gather(*(world.get("shop") for _ in range(50)))
 
-    assert {one.status_code for one in answers_} == {200}
+    assert {one.status_code for one in seen} == {200}
     assert vm.wakes == 1
+
+
+async def test_a_vm_that_fell_asleep_is_woken_by_the_next_request(world: World) -> None:
+    await world.start()
+    port = await world.serve(App())
+    vm = world.host.vm("v1", {8080: port})
+    world.control.publish("shop", "v1")
+    assert (await world.get("shop")).status_code == 200
+
+    vm.asleep = True
+    asleep = VmChanged(vm_id="v1", state="sleeping")
+    await world.host.nats.publish(subjects.event("h1"), messages.encode(asleep))
+    await world.host.nats.flush()
+    async with asyncio.timeout(60):
+        while vm.wakes == 0:
+            # Caddy may still have a connection from before; new ones wake.
+            assert {one.status_code for one in await asyncio.gather(*(world.get("shop") for _ in range(5)))} == {200}
+
+
+async def test_a_program_that_starts_late_is_waited_for(world: World) -> None:
+    await world.start(listen_timeout_s=30)
+    vm = world.host.vm("v1", {})
+    world.control.publish("shop", "v1")
+
+    asking = asyncio.create_task(world.get("shop"))
+    async with asyncio.timeout(60):
+        while vm.dials < 3:
+            await asyncio.sleep(0.02)
+    assert not asking.done()
+    vm.ports[8080] = await world.serve(App())
+
+    assert (await asking).status_code == 200
+
+
+async def test_a_vm_that_is_being_placed_is_waited_for(world: World) -> None:
+    await world.start()
+    world.control.names["shop", None] = answers("starting", subdomain="shop")
+    asking = asyncio.create_task(world.get("shop"))
+    async with asyncio.timeout(60):
+        while world.control.resolutions < 2:
+            await asyncio.sleep(0.02)
+    world.host.vm("v1", {8080: await world.serve(App())})
+    world.control.publish("shop", "v1")
+
+    assert (await asking).status_code == 200
 
 
 async def test_an_upload_that_finds_no_socket_arrives_whole(world: World) -> None:
@@ -54,10 +119,32 @@ async def test_an_upload_that_finds_no_socket_arrives_whole(world: World) -> Non
     world.control.publish("shop", "v1")
     body = bytes(range(256)) * 40_000
 
-    answer = await get(world, "shop", method="POST", content=body)
+    seen = await world.get("shop", method="POST", content=body)
 
-    assert answer.status_code == 200
+    assert seen.status_code == 200
     assert app.requests[0].body == body
+
+
+async def test_several_ports_of_a_vm_have_names_of_their_own(world: World) -> None:
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(App("main")), 9000: await world.serve(App("other"))})
+    world.control.publish("shop", "v1")
+    world.control.publish("9000-shop", "v1", port=9000, subdomain="shop")
+
+    assert (await world.get("shop")).text == "main"
+    assert (await world.get("9000-shop")).text == "other"
+
+
+async def test_a_domain_of_a_user_leads_to_the_vm_too(world: World) -> None:
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(App())})
+    world.control.publish("shop", "v1")
+    world.control.names["shop", "example.com"] = world.control.names["shop", None]
+
+    seen = await world.get("", headers={"Host": "Shop.Example.COM"})
+    other = await world.get("", headers={"Host": "shop.example.org"})
+
+    assert (seen.status_code, other.status_code) == (200, 404)
 
 
 async def test_what_is_not_there_is_said_with_the_right_status(world: World) -> None:
@@ -69,10 +156,85 @@ async def test_what_is_not_there_is_said_with_the_right_status(world: World) -> 
     world.control.names["shut", None] = answers("closed", subdomain="shut", port=8080)
 
     quiet, lost, ended, shut, none = await asyncio.gather(
-        *(get(world, label) for label in ("quiet", "lost", "ended", "shut", "nobody"))
+        *(world.get(label) for label in ("quiet", "lost", "ended", "shut", "nobody"))
     )
 
     assert (quiet.status_code, lost.status_code, ended.status_code) == (502, 410, 410)
     assert (shut.status_code, none.status_code) == (404, 404)
     assert "no program in it listens on port 8080" in quiet.text
     assert "job-of-v1" in quiet.text
+    assert quiet.headers["retry-after"]
+
+
+async def test_a_large_upload_to_a_silent_vm_still_gets_the_page(world: World) -> None:
+    await world.start(listen_timeout_s=0.3)
+    world.host.vm("v1", {})
+    world.control.publish("quiet", "v1")
+
+    seen = await world.get("quiet", method="POST", content=bytes(5_000_000))
+
+    assert seen.status_code == 502
+    assert "port 8080" in seen.text
+
+
+async def test_a_program_that_hangs_up_is_named_as_the_cause(world: World) -> None:
+    async def rude(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(rude)})
+    world.control.publish("rude", "v1")
+
+    seen = await world.get("rude", method="POST", content=b"once only")
+
+    assert seen.status_code == 502
+    assert "closed the connection before it had answered" in seen.text
+
+
+async def test_an_alias_that_moves_takes_kept_connections_along(world: World) -> None:
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(App("old"))})
+    world.host.vm("v2", {8080: await world.serve(App("new"))})
+    world.control.publish("shop", "v1", ttl_s=600)
+    async with world.client() as client:
+        assert (await client.get("/", headers=world.host_header("shop"))).text == "old"
+        world.control.publish("shop", "v2", ttl_s=600)
+        await world.control.changed("shop")
+        async with asyncio.timeout(60):
+            while (await client.get("/", headers=world.host_header("shop"))).text != "new":
+                await asyncio.sleep(0.01)
+        for _ in range(10):
+            assert (await client.get("/", headers=world.host_header("shop"))).text == "new"
+
+
+async def test_a_vm_that_has_moved_is_found_without_being_told(world: World) -> None:
+    await world.start()
+    world.host.vm("v2", {8080: await world.serve(App("moved"))})
+    world.control.publish("shop", "v1", ttl_s=600)
+    assert (await world.get("shop")).status_code == 410
+
+    world.control.publish("shop", "v2", ttl_s=600)
+    assert (await world.get("shop")).text == "moved"
+
+
+async def test_a_url_that_is_closed_shows_nothing_any_more(world: World) -> None:
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(App())})
+    world.control.publish("shop", "v1", ttl_s=600)
+    assert (await world.get("shop")).status_code == 200
+
+    world.control.names["shop", None] = answers("closed", subdomain="shop", port=8080)
+    await world.control.changed("shop")
+    async with asyncio.timeout(60):
+        while (await world.get("shop")).status_code != 404:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_edge_answers_for_itself(world: World) -> None:
+    await world.start()
+
+    healthy = await world.get("", "/api/v1/health", headers={"Host": "localhost"})
+    other = await world.get("", "/", headers={"Host": "127.0.0.1"})
+
+    assert (healthy.status_code, healthy.json()) == (200, {"status": "ok"})
+    assert other.status_code == 404

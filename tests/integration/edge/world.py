@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from mags.edge.app import Edge
 from mags.edge.config import Settings
 from mags.kit import nats
@@ -60,8 +62,19 @@ class World:
     def http_port(self) -> int:
         return int(self.settings.listen_http.rpartition(":")[2])
 
-    def url(self, label: str, path: str = "/") -> str:
-        return f"http://{label}.{self.settings.apps_domain}:{self.http_port}{path}"
+    def host_header(self, label: str) -> dict[str, str]:
+        return {"Host": f"{label}.{self.settings.apps_domain}:{self.http_port}"}
+
+    def client(self) -> httpx.AsyncClient:
+        """Of the edge; a request's `host_header` says which name."""
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60, trust_env=False)
+
+    async def get(
+        self, label: str, path: str = "/", *, method: str = "GET", headers: dict[str, str] | None = None, **more: Any
+    ) -> httpx.Response:
+        """One request on a connection of its own."""
+        async with self.client() as client:
+            return await client.request(method, path, headers={**self.host_header(label), **(headers or {})}, **more)
 
     async def serve(self, handler: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> int:
         """A TCP server (a program in a VM) until the test ends; its port."""

@@ -65,7 +65,7 @@ class Route:
 
     async def settled(self) -> None:
         """After `close`: wait for the last of its tasks."""
-        await self._tasks.settle()
+        await self._tasks.aclose()
 
     async def recheck(self, asker: Front | None = None) -> bool:
         """Ask whose the name is now. False: this socket must go. Leads it elsewhere now, all but `asker` are cut:
@@ -152,7 +152,7 @@ class Routes:
         self.directory, self.dialer, self.activity, self.patience = directory, dialer, activity, patience
         self._routes: dict[Key, Route] = {}
         self._lock = asyncio.Lock()
-        self._closing = Tasks()
+        self._closing, self._checks = Tasks(), Tasks()
 
     async def start(self) -> None:
         """Clear what an edge of before has left (killed, it could not), and hear of changes."""
@@ -164,6 +164,7 @@ class Routes:
     async def aclose(self) -> None:
         for route in list(self._routes.values()):
             self.drop(route)
+        await self._checks.aclose()
         await self._closing.settle()
 
     async def run(self, interval: float = SWEEP) -> None:
@@ -217,7 +218,7 @@ class Routes:
         for route in list(self._routes.values()):
             target = route.target
             if {target.subdomain, route.key[0]} & set(changed.subdomains) or target.vm_id in changed.vms:
-                self._closing.start(self._recheck(route))
+                self._checks.start(self._recheck(route))
 
     async def _recheck(self, route: Route) -> None:
         try:
