@@ -8,6 +8,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "loop.h"
 
 enum { MAX_HELPERS = 8 };
@@ -54,8 +55,10 @@ bool helper_start(helper_work *work, const void *argument, helper_done *done, ui
     pid_t pid = fork();
     if (pid == 0) {
         struct answer answer = {0};
+        int root = fcntl(agent.root, F_DUPFD, 5); // above the numbers that are given anew
         dup2(ends[1], 3);
-        syscall(SYS_close_range, 4, ~0u, 0);
+        agent.root = dup2(root, 4);
+        syscall(SYS_close_range, agent.root < 0 ? 4 : 5, ~0u, 0);
         work(argument, &answer);
         // One write of less than PIPE_BUF bytes is whole or not at all.
         _exit(write(3, &answer, sizeof answer) != sizeof answer);

@@ -453,7 +453,7 @@ bool processes_next_frame(struct buffer *out, size_t limit) {
 }
 
 void processes_hello(struct buffer *hello) {
-    uint8_t value[76];
+    uint8_t value[80];
     for (size_t i = 0; i < live_count; i++) {
         struct process *process = live[i];
         if (process->released)
@@ -462,12 +462,13 @@ void processes_hello(struct buffer *hello) {
         put32(value, process->id);
         put32(value + 4, (uint32_t)process->pid);
         value[8] = process->finished;
+        put32(value + 12, (uint32_t)process->out[0].ring.capacity);
         for (size_t s = 0; s < STREAMS; s++) {
-            put64(value + 12 + 16 * s, process->out[s].ring.acknowledged);
-            put64(value + 20 + 16 * s, process->out[s].ring.written);
+            put64(value + 16 + 16 * s, process->out[s].ring.acknowledged);
+            put64(value + 24 + 16 * s, process->out[s].ring.written);
         }
-        put64(value + 60, process->input.written);
-        put64(value + 68, process->credit);
+        put64(value + 64, process->input.written);
+        put64(value + 72, process->credit);
         buffer_field(hello, 4, value, sizeof value);
     }
     put32(value, last_id);

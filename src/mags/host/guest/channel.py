@@ -41,7 +41,7 @@ from mags.protocol.guest.answers import (
     decode_pong,
 )
 from mags.protocol.guest.frames import encode_frame, encode_message, encode_reset
-from mags.protocol.guest.wishes import MAX_WINDOW, STDIN_WINDOW
+from mags.protocol.guest.wishes import STDIN_WINDOW
 
 # A guest that does not read cannot make us buffer more than this.
 MAX_UNSENT = 64 * 1024 * 1024
@@ -330,7 +330,7 @@ class Channel:
         for value, low, high in zip(wanted, *((o.stdout, o.stderr, o.result) for o in kept), strict=True):
             if not low <= value <= high:
                 raise ValueError(f"process {process_id} has output {low} to {high}, not {value}")
-        process = Process(self, process_id, MAX_WINDOW, offsets)
+        process = Process(self, process_id, info.window, offsets)
         process._start_stdin(info.stdin_received, info.stdin_limit)
         self.processes[process_id] = process
         self._send(FrameType.ATTACH, process_id, b"".join(v.to_bytes(8, "little") for v in wanted))

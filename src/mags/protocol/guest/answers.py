@@ -8,14 +8,14 @@ from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 
 from mags.protocol.guest.fields import integer, read_fields, text
 from mags.protocol.guest.frames import VERSION, ProtocolError
-from mags.protocol.guest.wishes import Part
+from mags.protocol.guest.wishes import MAX_WINDOW, Part
 
 MAX_PROCESSES = 1024
 MAX_NAME = 255
 MAX_TARGET = 4096
 STDOUT, STDERR, RESULT = 1, 2, 3
 
-_PROCESS = struct.Struct("<IIB3x8Q")
+_PROCESS = struct.Struct("<IIB3xI8Q")
 _EXIT = struct.Struct("<BB2xI6Q")
 _STATS = struct.Struct("<12Q")
 _PONG = struct.Struct("<QQ")
@@ -43,6 +43,8 @@ class ProcessInfo:
     """The agent can resend from here."""
     written: Offsets
     """So much output there is by now."""
+    window: int
+    """Bytes of each stream that the agent holds at most."""
     stdin_received: int
     stdin_limit: int
 
@@ -91,10 +93,12 @@ class Hello:
 def _process(value: bytes) -> ProcessInfo:
     if len(value) != _PROCESS.size:
         raise ProtocolError("HELLO has a malformed process")
-    id, pid, exited, a1, e1, a2, e2, a3, e3, received, limit = _PROCESS.unpack(value)
-    if a1 > e1 or a2 > e2 or a3 > e3 or not id:
-        raise ProtocolError("HELLO has a process with impossible offsets")
-    return ProcessInfo(id, pid, not exited, Offsets(a1, a2, a3), Offsets(e1, e2, e3), received, limit)
+    id, pid, exited, window, a1, e1, a2, e2, a3, e3, received, limit = _PROCESS.unpack(value)
+    held = (e1 - a1, e2 - a2, e3 - a3)
+    if min(held) < 0 or max(held) > window or not 0 < window <= MAX_WINDOW or not id or received > limit:
+        raise ProtocolError("HELLO has a process with impossible numbers")
+    acknowledged, written = Offsets(a1, a2, a3), Offsets(e1, e2, e3)
+    return ProcessInfo(id, pid, not exited, acknowledged, written, window, received, limit)
 
 
 @dataclass(frozen=True, slots=True)
