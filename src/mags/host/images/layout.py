@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import sys
 from pathlib import Path, PurePosixPath
@@ -20,6 +21,7 @@ DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 MANIFEST_LIMIT = 4 << 20
 LINKS_LIMIT = 40
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MOUNT_POINTS = ("dev", "proc", "sys", "run", "tmp", "root", "etc", "jfs")
 """Directories that the agent expects in every image."""
 
@@ -62,9 +64,9 @@ async def unpack(archive: Path, tree: Path, *, layer: bool = False, limit: int =
     tree.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "mags.host.images.unpack", str(tree), "--limit", str(limit)]
     with archive.open("rb") as file:
-        if file.read(4) == b"\x28\xb5\x2f\xfd":
+        # Not `read`, which would move the position that the child shares.
+        if os.pread(file.fileno(), 4, 0) == ZSTD_MAGIC:
             raise ImageInvalid(f"{archive.name} is compressed with zstd; give it as tar or tar.gz.")
-        file.seek(0)
         process = await asyncio.create_subprocess_exec(
             *command,
             *(["--layer"] if layer else []),

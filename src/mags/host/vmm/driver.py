@@ -115,6 +115,8 @@ class Vmm(Protocol):
             below 80 bytes: it holds unix sockets.
         namespace: the VM's network; None: a network device without a cable.
         uid: the unprivileged user (and group) id that the hypervisor runs as.
+        work_disk: with an overlay that lies in `directory`, which exists then, a VM that has lost its memory is
+            started afresh on its own disk; what was saved of its memory is removed, and the disk stays whatever fails.
         """
 
     async def adopt(self, directory: Path) -> Vm | None:

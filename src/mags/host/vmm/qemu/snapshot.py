@@ -90,6 +90,12 @@ def forget(directory: Path) -> None:
         os.close(descriptor)
 
 
+def discard(directory: Path) -> None:
+    """Remove all that was saved: the VM starts afresh."""
+    forget(directory)
+    (directory / MEMORY).unlink(missing_ok=True)
+
+
 async def copy_base(vm: QemuVm) -> None:
     """Copy what the VM's memory started from, while it runs. Harmless if repeated; VmmError if the disk is full."""
     if not vm.base_copied:

@@ -11,17 +11,21 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from mags.host.vmm.driver import ProcessGroup, TapSource
+from mags.host.vmm.driver import ProcessGroup, TapSource, VmmError
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu.machine import STATE_SET, Descriptors, Machine
 from mags.host.vmm.qemu.process import Inheritance, Process
-from mags.host.vmm.qemu.qmp import Qmp
+from mags.host.vmm.qemu.qmp import Qmp, QmpTimeout
 
 IGNORE_SHARED: list[dict[str, object]] = [{"capability": "x-ignore-shared", "state": True}]
 """The state leaves out memory that lies in a file: the file is all of it."""
 REPORT = {"capability": "events", "state": True}
 START_TIMEOUT = 60.0
 """Seconds for QEMU to serve its monitor, or to load a state: some 40 ms on an idle host."""
+
+
+class StateRefused(VmmError):
+    """QEMU runs, but does not take the state."""
 
 
 async def cold(machine: Machine, directory: Path, *, uid: int) -> tuple[Process, Qmp]:
@@ -40,11 +44,19 @@ async def restored(
     group: ProcessGroup | None,
     ignore_shared: bool = True,
 ) -> tuple[Process, Qmp]:
-    """Load `state`, and run unless the machine is to stand still. `ignore_shared`: as the state was saved."""
+    """Load `state`, and run unless the machine is to stand still. `ignore_shared`: as the state was saved.
+
+    StateRefused when it is the state that is wrong.
+    """
     process = _spawn(machine, directory, uid, namespace, group, state)
     qmp = await _connect(process, directory)
     try:
-        await process.unless_dead(_load(qmp, IGNORE_SHARED if ignore_shared else []))
+        try:
+            await process.unless_dead(_load(qmp, IGNORE_SHARED if ignore_shared else []))
+        except QmpTimeout:
+            raise
+        except VmmError as error:
+            raise StateRefused(str(error)) from error
         if not machine.stopped:
             await process.unless_dead(qmp.execute("cont"))
     except BaseException:

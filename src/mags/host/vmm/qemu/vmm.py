@@ -118,7 +118,11 @@ class QemuVmm:
         files = await self.images.boot_files(spec.image)
         template = await self._template(spec, files)
         disk = work_disk or WorkDisk(await self.images.blank(spec.disk_gb), spec.disk_gb * GIB)
-        directory.mkdir(parents=True, mode=0o711)
+        # Its disk may lie there already: the only thing that would be lost with the directory.
+        afresh = disk.overlay is not None and disk.overlay.parent == directory
+        directory.mkdir(parents=True, mode=0o711, exist_ok=afresh)
+        if afresh:
+            snapshot.discard(directory)
         try:
             drive = _drive(directory, disk, uid, durable=work_disk is not None)
             machine = self._machine(spec, directory, files, Ram(template.ram, RamUse.COPY), drive, None)
@@ -127,7 +131,8 @@ class QemuVmm:
             )
             return await self._finish(spec, directory, process, qmp, template, uid, disk.size)
         except BaseException:
-            await processes.remove_tree(directory)
+            if not afresh:
+                await processes.remove_tree(directory)
             raise
 
     def asleep(self, directory: Path) -> bool:
@@ -153,14 +158,14 @@ class QemuVmm:
         drive = Disk(disk.base, directory / OVERLAY, durable=work_disk is not None)
         memory = directory / snapshot.MEMORY
         machine = replace(self._machine(spec, directory, files, Ram(memory, RamUse.COPY), drive, None), stopped=True)
-        memory.chmod(0o444)
+        memory.chmod(0o400)
         record = records.load(directory)
         try:
             process, qmp = await start.restored(
                 machine, directory, directory / snapshot.DEVICES, uid=uid, namespace=namespace, group=group,
                 ignore_shared=False,
             )  # fmt: skip
-        except VmmError as error:
+        except start.StateRefused as error:
             raise SnapshotUnusable(f"QEMU can't go on from its memory image: {error}") from error
         try:
             key = record.template if record is not None else ""
