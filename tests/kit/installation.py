@@ -142,8 +142,8 @@ class Installation:
             if not ours:
                 continue
             name = Path(os.fsdecode(words[0])).name
-            if b"-m" in words:
-                name = os.fsdecode(words[words.index(b"-m") + 1]).rpartition(".")[2]
+            if words[1:2] == [b"-m"]:
+                name = os.fsdecode(words[2]).rpartition(".")[2]
             found.setdefault(name, []).append(int(entry.name))
         return found
 

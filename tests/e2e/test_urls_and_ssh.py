@@ -1,0 +1,118 @@
+"""A VM from the outside: its public URL in a browser and by curl, its shell by ssh, scp and paramiko."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import paramiko
+import pytest
+
+from tests.kit.installation import Installation
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+
+SERVER = r"""
+cat > /root/answer <<'X'
+#!/bin/sh
+while read -r line && [ "$line" != "$(printf '\r')" ]; do echo "$line" >> /tmp/request; done
+body="<h1>hello from $(hostname)</h1><p>$(cat /root/visits 2>/dev/null)</p>"
+printf 'HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n%s' "$body"
+X
+chmod +x /root/answer
+while true; do nc -l -p 8080 -e /root/answer; done
+"""
+
+
+@pytest.fixture(scope="module")
+def site(mags: Installation) -> Iterator[str]:
+    """The URL of a VM that serves a page."""
+    mags.cli("run", "-p", "-d", "-n", "site", SERVER)
+    deadline = time.monotonic() + 90
+    while mags.json("status", "site")["status"] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    url = mags.out("url", "site", "8080").strip().split()[-1]
+    assert url.startswith("http://") and "apps.localhost" in url
+    yield url
+    mags.cli("stop", "site", check=False)
+
+
+def curl(url: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    """curl resolves *.localhost to loopback itself (RFC 6761)."""
+    return subprocess.run(
+        ["curl", "-sS", "--max-time", "60", *flags, url], capture_output=True, text=True, timeout=90, check=False
+    )
+
+
+def test_the_page_of_a_vm_is_at_its_url(site: str) -> None:
+    assert "<h1>hello from mags-vm</h1>" in curl(site).stdout
+
+
+def test_a_browser_shows_it(site: str, tmp_path: Path) -> None:
+    picture = tmp_path / "page.png"
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += [
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ]
+    done = subprocess.run(
+        ["chromium", *flags, "--virtual-time-budget=20000", "--dump-dom", site],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "hello from mags-vm" in done.stdout, done.stderr[-2000:]
+    assert not picture.exists()
+
+
+def test_a_name_that_nobody_has_is_not_found(mags: Installation, site: str) -> None:
+    port = mags.apps.rpartition(":")[2]
+    answer = curl(f"http://nobody-has-this.apps.localhost:{port}/", "-o", "/dev/null", "-w", "%{http_code}")
+    assert answer.stdout == "404"
+
+
+def test_a_port_where_nothing_listens_is_a_bad_gateway_with_words(mags: Installation, site: str) -> None:
+    mags.cli("new", "silent")
+    url = mags.out("url", "silent", "9999").strip().split()[-1]
+    answer = curl(url, "-w", "\n%{http_code}")
+    assert answer.stdout.endswith("502") and "9999" in answer.stdout
+    mags.cli("stop", "silent")
+    gone = curl(url, "-o", "/dev/null", "-w", "%{http_code}")
+    assert gone.stdout == "410"
+
+
+def test_mags_ssh_runs_a_command_and_makes_the_sandbox(mags: Installation) -> None:
+    done = mags.cli("ssh", "shell", "--", "echo out; echo err >&2; exit 5", check=False)
+    assert (done.returncode, done.stdout) == (5, b"out\n")
+    assert b"err" in done.stderr
+    assert mags.out("ssh", "shell", "--", "cat", input=b"from stdin") == "from stdin"
+
+
+def test_paramiko_gets_a_shell_and_files(mags: Installation) -> None:
+    from mags import Mags
+
+    mags.cli("new", "shell2")
+    with Mags(api_url=mags.url, api_token=mags.token) as client_of_the_api:
+        access = client_of_the_api.enable_access("shell2", port=22)
+    key = paramiko.Ed25519Key.from_private_key(io.StringIO(access["ssh_private_key"]))
+    with paramiko.SSHClient() as client:
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        client.connect(
+            access["ssh_host"], access["ssh_port"], access["ssh_user"], pkey=key, look_for_keys=False, allow_agent=False
+        )
+        _, stdout, _ = client.exec_command("echo hi; exit 3", timeout=60)
+        assert stdout.read() == b"hi\n" and stdout.channel.recv_exit_status() == 3
+        data = bytes(range(256)) * 2000
+        with client.open_sftp() as sftp:
+            with sftp.open("/root/blob", "wb") as file:
+                file.write(data)
+            with sftp.open("/root/blob", "rb") as file:
+                assert file.read() == data
+            assert "blob" in sftp.listdir("/root")
+    mags.cli("stop", "shell2")
