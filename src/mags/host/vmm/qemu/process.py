@@ -191,16 +191,13 @@ def listening(path: Path) -> Iterator[socket.socket]:
 def start_time(pid: int) -> int:
     """Clock ticks between the host's boot and the start of the process: with the pid, its identity.
 
-    ProcessLookupError if it is gone or a zombie.
+    ProcessLookupError if it is gone; one that has ended but is not yet reaped still counts.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(pid) from None
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] in ("Z", "X"):
-        raise ProcessLookupError(pid)
-    return int(fields[19])
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def find_by_name(program: Path, name: str) -> int | None:

@@ -215,10 +215,15 @@ class Qmp:
         if not isinstance(message, dict):
             raise ValueError("a line that is no object")
         if "event" in message:
+            if not isinstance(message["event"], str) or not isinstance(message.setdefault("data", {}), dict):
+                raise ValueError("an event that is none")
             for listener in self._listeners:
                 listener.offer(message)
         elif "return" in message or "error" in message:
-            answer = self._waiting.get(message.get("id", 0))
+            number = message.get("id")
+            if not isinstance(number, int) or not isinstance(message.get("error", {}), dict):
+                raise ValueError("an answer that is none")
+            answer = self._waiting.get(number)
             if answer is not None and not answer.done():
                 answer.set_result(message)
 
