@@ -34,6 +34,17 @@ class Agent:
         return await Channel.connect(self.path, timeout=TIMEOUT)
 
 
+async def _listening(path: Path) -> None:
+    async with asyncio.timeout(TIMEOUT):
+        while True:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                _, writer = await asyncio.open_unix_connection(str(path))
+                writer.close()
+                await writer.wait_closed()
+                return
+            await asyncio.sleep(0.002)
+
+
 @contextlib.asynccontextmanager
 async def serving(program: Path, directory: Path, *options: str) -> AsyncIterator[Agent]:
     """An agent until the end of the block; it must have ended cleanly, with nothing leaked or overrun."""
@@ -43,6 +54,7 @@ async def serving(program: Path, directory: Path, *options: str) -> AsyncIterato
         str(program), "--serve", str(path), *options, stdin=subprocess.DEVNULL, stderr=errors
     )
     try:
+        await _listening(path)
         yield Agent(path, child.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
