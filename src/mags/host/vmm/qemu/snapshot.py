@@ -203,14 +203,24 @@ def _copy_sparse(source: int, target: Path, size: int) -> None:
                 raise
         os.ftruncate(descriptor, size)
         for start, end in _data(source, size):
-            position = start
-            while position < end:
-                copied = os.copy_file_range(source, descriptor, end - position, position, position)
-                if copied == 0:
-                    break
-                position += copied
+            _copy_range(source, descriptor, start, end)
     finally:
         os.close(descriptor)
+
+
+def _copy_range(source: int, target: int, position: int, end: int) -> None:
+    while position < end:
+        try:
+            copied = os.copy_file_range(source, target, end - position, position, position)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+            # The template lies in another file system than the VM.
+            data = os.pread(source, min(CHUNK, end - position), position)
+            copied = os.pwrite(target, data, position)
+        if copied == 0:
+            raise OSError(errno.EIO, "the guest's memory is shorter than it should be")
+        position += copied
 
 
 def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
