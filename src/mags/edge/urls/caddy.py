@@ -33,7 +33,6 @@ def configuration(settings: Settings, *, open_dir: Path, gate: Path, ask_port: i
     label = f"{{http.request.host.labels.{level}}}"
     hot = _proxy(f"unix/{open_dir}/{label}.sock")
     ask_gate = _ask_gate(gate)
-    dropped = pages.dropped()
     server: Json = {
         "listen": [settings.listen_http if settings.tls == "off" else settings.listen_https],
         "protocols": ["h1"] if settings.tls == "off" else ["h1", "h2", "h3"],
@@ -51,17 +50,7 @@ def configuration(settings: Settings, *, open_dir: Path, gate: Path, ask_port: i
                     "handle": [ask_gate],
                     "terminal": True,
                 },
-                {
-                    "match": [{"expression": "{http.error.status_code} in [502, 503, 504]"}],
-                    "handle": [
-                        {
-                            "handler": "static_response",
-                            "status_code": dropped.status,
-                            "headers": {name: [value] for name, value in dropped.headers},
-                            "body": dropped.body().decode(),
-                        }
-                    ],
-                },
+                _dropped(),
             ]
         },
     }
@@ -86,6 +75,22 @@ def configuration(settings: Settings, *, open_dir: Path, gate: Path, ask_port: i
     }
 
 
+def _dropped() -> Json:
+    """An error route: the page for a program that hung up."""
+    page = pages.dropped()
+    return {
+        "match": [{"expression": "{http.error.status_code} in [502, 503, 504]"}],
+        "handle": [
+            {
+                "handler": "static_response",
+                "status_code": page.status,
+                "headers": {name: [value] for name, value in page.headers},
+                "body": page.body().decode(),
+            }
+        ],
+    }
+
+
 def _proxy(dial: str) -> Json:
     return {
         "handler": "reverse_proxy",
@@ -103,6 +108,12 @@ def _proxy(dial: str) -> Json:
 
 def _ask_gate(gate: Path) -> Json:
     """The request's headers to the gate; 2xx from it sends the request itself on."""
+    # A subroute, because an error in here would not come to the server's own error routes: we are in one.
+    named: Json = {
+        "handler": "subroute",
+        "routes": [{"handle": [_proxy(f"unix/{{http.reverse_proxy.header.{SOCKET_HEADER}}}")]}],
+        "errors": {"routes": [_dropped()]},
+    }
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": f"unix/{gate}"}],
@@ -117,7 +128,7 @@ def _ask_gate(gate: Path) -> Json:
         "handle_response": [
             {
                 "match": {"status_code": [2], "headers": {SOCKET_HEADER: ["*"]}},
-                "routes": [{"handle": [_proxy(f"unix/{{http.reverse_proxy.header.{SOCKET_HEADER}}}")]}],
+                "routes": [{"handle": [named]}],
             }
         ],
     }

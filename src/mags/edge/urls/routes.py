@@ -26,6 +26,8 @@ IDLE = 300.0
 """Seconds without a connection after which a name's socket goes."""
 SWEEP = 30.0
 """Seconds between two looks at all routes: for idle ones, and for changes that nobody told us of."""
+LAST_MOMENT = 0.2
+"""Seconds between a socket's removal and the end of its server."""
 LIMIT = 4096
 """Names with a socket at once; the longest idle makes room."""
 
@@ -43,6 +45,7 @@ class Route:
         self._fronts: set[Front] = set()
         self._counted: dict[Front, tuple[str, str]] = {}
         self._server: asyncio.Server | None = None
+        self._closed = False
         self._tasks = Tasks()
 
     @property
@@ -52,20 +55,26 @@ class Route:
     async def open(self) -> None:
         self.path.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Front(self._opened, self._closed), self.path, backlog=1024)
+        self._server = await loop.create_unix_server(lambda: Front(self._opened, self._left), self.path, backlog=1024)
 
     def close(self) -> None:
         """The socket goes at once, connections are cut (those with an answer on its way get that). Repeatable."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            self.path.unlink(missing_ok=True)
+        if self._closed:
+            return  # by now the path may be another route's
+        self._closed = True
+        self.path.unlink(missing_ok=True)
         self._cut(None)
         self._tasks.cancel()
 
     async def settled(self) -> None:
         """After `close`: wait for the last of its tasks."""
         await self._tasks.aclose()
+        if self._server is not None:
+            # asyncio forgets connections that have been accepted but not yet made when their server closes; nobody
+            # can connect any more, so a moment is enough for these to be made, and refused.
+            await asyncio.sleep(LAST_MOMENT)
+            self._server.close()
+            self._server = None
 
     async def recheck(self, asker: Front | None = None) -> bool:
         """Ask whose the name is now. False: this socket must go. Leads it elsewhere now, all but `asker` are cut:
@@ -84,10 +93,13 @@ class Route:
                 front.abort()
 
     def _opened(self, front: Front) -> None:
+        if self._closed:  # it had connected just before the socket went
+            front.refuse(self._changed().raw())
+            return
         self._fronts.add(front)
         self._tasks.start(self._connect(front))
 
-    def _closed(self, front: Front) -> None:
+    def _left(self, front: Front) -> None:
         self._fronts.discard(front)
         self._uncount(front)
         self.used = asyncio.get_running_loop().time()
@@ -105,7 +117,7 @@ class Route:
         """Connect `front` to the VM. Problem, NotListening when it can't be."""
         for attempt in (1, 2):
             if not await self.recheck(front):
-                front.refuse(pages.trouble(f"{self.host} has just changed. Load it again.").raw())
+                front.refuse(self._changed().raw())
                 self._routes.drop(self)
                 return
             target = self.target
@@ -137,6 +149,9 @@ class Route:
         if problem.code == "guest_failed":
             return self._not_listening()
         return pages.trouble(problem.message)
+
+    def _changed(self) -> pages.Page:
+        return pages.trouble(f"{self.host} has just changed. Load it again.")
 
     def _not_listening(self) -> pages.Page:
         return pages.not_listening(self.target.port, self.target.name, self._routes.patience)
