@@ -46,7 +46,7 @@ async def add_packages(
 
 
 async def _has(tree: Path, package: str) -> bool:
-    done = await run(_command(tree, "info", "--installed", package), timeout=UPDATE_TIMEOUT, check=False)
+    done = await run(confined(tree, "info", "--installed", package), timeout=UPDATE_TIMEOUT, check=False)
     return done.status == 0
 
 
@@ -59,9 +59,10 @@ async def _add(tree: Path, package: str) -> bool:
 
 
 async def _apk(tree: Path, *words: str, timeout: float) -> None:
-    await run(_command(tree, *words), timeout=timeout)
+    await run(confined(tree, *words), timeout=timeout)
 
 
-def _command(tree: Path, *words: str) -> list[str]:
-    confined = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
-    return [*confined, f"--root={tree}", "--wd=/", "/sbin/apk", *words]
+def confined(tree: Path, *words: str) -> list[str]:
+    """The command that runs the tree's apk inside it."""
+    alone = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
+    return [*alone, f"--root={tree}", "--wd=/", "/sbin/apk", *words]

@@ -1,0 +1,177 @@
+"""Images made for real: Alpine with packages from a mirror that we serve, and somebody's own layers, booted."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import http.server
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mags.host.app import agent_path
+from mags.host.images import ImageInvalid, ImageStore, firmware, wheel
+from mags.host.images.alpine import confined
+from mags.host.images.build import build_alpine, import_image
+from mags.host.vmm.spec import VmSpec
+from mags.kit.process import run
+from tests.kit import vms
+from tests.unit.host.images.archives import directory, member, symlink, tar
+from tests.unit.host.images.test_layout import Layout
+
+pytestmark = pytest.mark.vm
+
+PACKAGE = "hello-mags"
+
+
+def link_or_copy(source: str, target: str) -> None:
+    try:
+        Path(target).hardlink_to(source)
+    except OSError:  # on another file system
+        shutil.copy2(source, target)
+
+
+@pytest.fixture
+def store(images: ImageStore, tmp_path: Path) -> ImageStore:
+    """A cache of its own that need not fetch the wheel again."""
+    (tmp_path / "cache").mkdir()
+    for name in ("downloads", "kernel", "blank"):
+        shutil.copytree(images.cache / name, tmp_path / "cache" / name, copy_function=link_or_copy)
+    return ImageStore(tmp_path / "cache", agent_path())
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A directory and the URL that serves it."""
+    root = tmp_path / "site"
+    root.mkdir()
+    handler = functools.partial(Quiet, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield root, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+async def make_mirror(store: ImageStore, scratch: Path, site: Path) -> Path:
+    """A package and an index, signed as Alpine's are; the directory of the public key."""
+    scratch.mkdir()
+    tree = await firmware.root_tree(store.cache, scratch)
+    keys = scratch / "keys"
+    keys.mkdir()
+    work = tree / "b"
+    (work / "files/usr/bin").mkdir(parents=True)
+    (work / "files/usr/bin" / PACKAGE).write_text("#!/bin/sh\necho from the package\n")
+    (work / "files/usr/bin" / PACKAGE).chmod(0o755)
+    await run(["openssl", "genrsa", "-out", work / "key.rsa", "2048"], timeout=60)
+    await run(["openssl", "rsa", "-in", work / "key.rsa", "-pubout", "-out", keys / "test.rsa.pub"], timeout=60)
+    facts = [f"name:{PACKAGE}", "version:1.0-r0", "arch:x86_64", "description:for a test"]
+    made = f"/b/{PACKAGE}-1.0-r0.apk"
+    words = [word for fact in facts for word in ("--info", fact)]
+    signed = ["--sign-key", "/b/key.rsa"]
+    await run(confined(tree, "mkpkg", *words, "--files", "/b/files", "--output", made, *signed), timeout=60)
+    index = ["mkndx", "--allow-untrusted", "--output", "/b/APKINDEX.tar.gz", *signed, made]
+    await run(confined(tree, *index), timeout=60)
+    (site / "x86_64").mkdir()
+    for path in work.glob("*[kz]"):
+        shutil.copy(path, site / "x86_64")
+    shutil.rmtree(tree)
+    return keys
+
+
+async def file_in(image: Path, name: str) -> bytes:
+    return (await run(["debugfs", "-R", f"cat {name}", image], timeout=60)).stdout
+
+
+async def test_alpine_gets_the_packages_that_a_mirror_has(
+    store: ImageStore, site: tuple[Path, str], tmp_path: Path
+) -> None:
+    keys = await make_mirror(store, tmp_path / "mirror", site[0])
+    said: list[str] = []
+    image = await build_alpine(
+        store, packages=[PACKAGE, "nosuch", "busybox"], repositories=[site[1]], keys=keys, progress=said.append
+    )
+    assert (image.packages, image.missing) == ((PACKAGE, "busybox"), ("nosuch",))
+    assert any("lacks nosuch" in line for line in said)
+    rootfs = store.path(image)
+    assert await file_in(rootfs, f"/usr/bin/{PACKAGE}") == b"#!/bin/sh\necho from the package\n"
+    assert await file_in(rootfs, "/etc/resolv.conf") == b""
+    await run(["fsck.ext4", "-fn", rootfs], timeout=60)
+
+
+async def test_an_unsigned_mirror_is_not_used(store: ImageStore, site: tuple[Path, str], tmp_path: Path) -> None:
+    await make_mirror(store, tmp_path / "mirror", site[0])
+    image = await build_alpine(store, packages=[PACKAGE], repositories=[site[1]])
+    assert image.missing == (PACKAGE,)
+
+
+async def test_alpine_is_built_where_no_mirror_answers(store: ImageStore) -> None:
+    image = await build_alpine(store, packages=["python3", "curl"], repositories=["http://127.0.0.1:9/nothing"])
+    assert (image.packages, image.missing) == (("curl",), ("python3",))
+
+
+async def test_a_wheel_with_another_hash_is_refused_and_removed(store: ImageStore) -> None:
+    path = store.cache / "downloads" / wheel.pin().filename
+    path.unlink()
+    path.write_bytes(b"something else")
+    with pytest.raises(ImageInvalid, match="hash differs"):
+        await build_alpine(store)
+    assert not path.exists()
+    assert store.list() == []
+
+
+async def test_somebodys_layers_become_an_image_that_boots(store: ImageStore, tmp_path: Path) -> None:
+    scratch = tmp_path / "parts"
+    scratch.mkdir()
+    tree = await firmware.root_tree(store.cache, scratch)
+    loader = "lib/ld-musl-x86_64.so.1"
+    lower = tar(
+        directory("bin"),
+        member("bin/busybox", (tree / "bin/busybox").read_bytes(), mode=0o755),
+        symlink("bin/sh", "/bin/busybox"),
+        symlink("bin/cat", "busybox"),
+        member(loader, (tree / loader).read_bytes(), mode=0o755),
+        member("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"),
+        member("greeting", b"from below"),
+        mode="w:gz",
+    )
+    upper = tar(member(".wh.greeting", b""), member("greetings", b"from above\n"))
+    oci = Layout(tmp_path / "oci")
+    oci.index(oci.document({"layers": [oci.blob(lower), oci.blob(upper)]}))
+    await import_image(store, "theirs", oci.path)
+    spec = VmSpec("theirs", vcpus=1, memory_mb=256, disk_gb=1)
+    vmm = await vms.open_vmm(store, tmp_path / "state")
+    async with vms.cloned(vmm, tmp_path, spec=spec) as vm, vms.running(vm) as world:
+        ended, output = await world.run("cat /greetings; test ! -e /greeting")
+    assert (ended.code, output) == (0, "from above\n")
+
+
+async def test_an_archive_without_a_shell_is_no_image(store: ImageStore, tmp_path: Path) -> None:
+    archive = tmp_path / "rootfs.tar"
+    archive.write_bytes(tar(member("etc/passwd", b"root")))
+    with pytest.raises(ImageInvalid, match="no /bin/sh"):
+        await import_image(store, "bare", archive)
+    with pytest.raises(ImageInvalid, match="neither"):
+        await import_image(store, "bare", tmp_path / "missing")
+    assert store.list() == []
+
+
+async def test_an_image_from_a_plain_archive(store: ImageStore, tmp_path: Path) -> None:
+    archive = tmp_path / "rootfs.tar.gz"
+    archive.write_bytes(tar(member("bin/sh", b"#!", mode=0o755), directory("usr"), mode="w:gz"))
+    said: list[str] = []
+    first, second = await asyncio.gather(
+        import_image(store, "plain", archive, progress=said.append), import_image(store, "plain", archive)
+    )
+    assert store.find("plain") in (first, second)
+    assert said == ["Unpacking", "Making the file system"]
+    assert await file_in(store.path(store.find("plain")), "/bin/sh") == b"#!"
