@@ -176,7 +176,7 @@ async def test_dead_vm_is_recovered_from_its_overlay(rig: Rig) -> None:
     await rig.qemu.process.wait()
     overlay = rig.qemu.directory / "disk.qcow2"
     size = rig.attached.size
-    assert await recover(rig.attached, size, lambda draft: apply_file(overlay, draft, size)) == 2
+    assert await recover(rig.attached, lambda draft: apply_file(overlay, draft, size)) == 2
     assert rig.read(2 * MIB) == b"\x01" * MIB + b"\x02" * MIB
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from mags.host.storage.errors import StaleEpoch
 from mags.host.storage.syncer import recover
-from mags.host.vmm.qemu.increment import apply_file
 from mags.protocol.ids import new_id
 from tests.vm.storage.conftest import Bench
 
@@ -142,9 +141,8 @@ async def test_dead_vm_loses_nothing_that_it_had_flushed(bench: Bench) -> None:
     await box.syncer.sync()
     await box.run("echo two > /root/two; sync")
     await box.vm.process.kill()
-    overlay = next(box.vm.directory.glob("*.qcow2"))
-    size = box.attached.size
-    bench.rows.generation[workspace] = await recover(box.attached, size, lambda draft: apply_file(overlay, draft, size))
+    number = await recover(box.attached, lambda draft: bench.vmm.salvage(box.vm.directory, draft))
+    bench.rows.generation[workspace] = number
     await bench.end(box)
     again = await bench.start(bench.attachment(workspace))
     assert await again.run("cat /root/one /root/two") == "one\ntwo\n"

@@ -51,16 +51,19 @@ class Applied(Protocol):
 
 
 class Capture(Protocol):
-    """Changes at one moment (vmm.qemu.blocksync.Capture is one). `apply` blocks until they are durable."""
+    """Changes at one moment (vmm.driver.Capture is one). `apply` blocks until they are durable."""
 
-    size: int
-    freeze_ms: int
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def freeze_ms(self) -> int: ...
 
     def apply(self, target: Path) -> Applied: ...
 
 
 class Disk(Protocol):
-    """A VM's disk that knows what changed (vmm.qemu.blocksync.BlockSync is one)."""
+    """A VM's disk that knows what changed (vmm.driver.DiskChanges is one)."""
 
     async def dirty(self) -> int: ...
 
@@ -174,12 +177,12 @@ class Syncer:
         return applied.data, capture.freeze_ms
 
 
-async def recover(attached: Attached, size: int, apply: Callable[[Path], Applied]) -> int:
+async def recover(attached: Attached, apply: Callable[[Path], Applied]) -> int:
     """The next generation of a VM that died, from what its disk still holds on this host; its number.
 
-    size: bytes of the disk. apply: writes the VM's own overlay over its base to an image, durably; it blocks.
-    The file system is as after a power cut: the next mount replays its journal.
+    apply: writes the VM's own overlay over a copy of its base, durably; it blocks. The file system is as after a
+    power cut: the next mount replays its journal.
     """
-    draft = await attached.begin(size, anew=True)
+    draft = await attached.begin(attached.size, anew=True)
     await attached.work(lambda: apply(draft), timeout=APPLY_TIMEOUT)
     return await attached.publish(draft)

@@ -11,6 +11,7 @@ under it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +41,49 @@ class ProcessGroup(Protocol):
     """Where the processes of a VM are accounted (isolation.Cgroup is one)."""
 
     def attach(self, pid: int) -> None: ...
+
+
+class Applied(Protocol):
+    """Bytes of data that were written, and bytes that became zeros."""
+
+    @property
+    def data(self) -> int: ...
+
+    @property
+    def zeros(self) -> int: ...
+
+
+class Capture(Protocol):
+    """Changes of a disk at one moment, held on the host's own disk."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole disk."""
+
+    @property
+    def freeze_ms(self) -> int: ...
+
+    def apply(self, target: Path) -> Applied:
+        """Write the changes to a raw image, and wait until they are durable there. Blocks: run it in a thread."""
+
+
+class DiskChanges(Protocol):
+    """What changed on a VM's work disk since it was last asked. One user at a time."""
+
+    async def track(self) -> None:
+        """Begin, before the guest can write; or go on after another host program did."""
+
+    async def dirty(self) -> int:
+        """Bytes that a capture would hold now."""
+
+    async def capture(self, *, freeze: Callable[[], Awaitable[None]], thaw: Callable[[], Awaitable[None]]) -> Capture:
+        """The changes at one moment, between `freeze` and `thaw`. To be accepted or reverted."""
+
+    async def accept(self) -> None:
+        """The captured changes are safe elsewhere: forget them."""
+
+    async def revert(self) -> None:
+        """They are not: they count as changed again."""
 
 
 class Vm(Protocol):
@@ -73,6 +117,12 @@ class Vm(Protocol):
 
     async def save(self) -> None:
         """Save memory and devices into the directory and end the process. VmmError: it runs on, and says why."""
+
+    def changes(self) -> DiskChanges:
+        """The changes of its work disk."""
+
+    async def resize_disk(self, size: int) -> None:
+        """Give the work disk `size` bytes, at least as many as it has. The guest sees it at once."""
 
     async def kill(self) -> None:
         """End the VM at once, with no word to the guest, and wait for its process. Harmless if repeated."""
@@ -141,6 +191,12 @@ class Vmm(Protocol):
         """The VM that was saved in the directory, running. Arguments as they were for `clone`.
 
         SnapshotUnusable: it can't be woken; its disk is as it was, and `clone` starts it afresh.
+        """
+
+    def salvage(self, directory: Path, target: Path) -> Applied:
+        """Write what the disk of a dead VM holds over `target`, a copy of its base, durably. Blocks.
+
+        The file system in it is as after a power cut. VmmError or OSError when that can't be.
         """
 
     async def warm(self, spec: VmSpec) -> None:

@@ -56,9 +56,7 @@ class Capture:
     """Changes of a disk, on the host's disk. `apply` blocks: run it in a thread."""
 
     def __init__(self, stage: Path, size: int, dirty: int, freeze_ms: int) -> None:
-        self.size = size
-        """Bytes of the whole disk."""
-        self.freeze_ms = freeze_ms
+        self.size, self.freeze_ms = size, freeze_ms
         self._stage, self._dirty = stage, dirty
 
     def apply(self, target: Path) -> Applied:

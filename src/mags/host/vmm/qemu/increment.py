@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mags.host.vmm.driver import VmmError
+
 MAGIC = b"QFI\xfb"
 HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
 TOLERATED = 0b01
@@ -27,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _off = ctypes.c_int64
 
 
-class BadImage(Exception):
+class BadImage(VmmError):
     """This is no image of ours, or not any more."""
 
 
@@ -131,20 +133,20 @@ class Image:
         return Applied(data, zeros)
 
 
-def apply_file(source: Path, target: Path, size: int) -> Applied:
-    """Write the qcow2 image `source`, of a disk of `size` bytes, over the raw image `target`, durably (fsync).
+def apply_file(source: Path, target: Path, size: int | None = None) -> Applied:
+    """Write the qcow2 image `source` over the raw image `target`, durably (fsync); a target that is shorter grows.
 
-    The target is made `size` bytes long if it is shorter.
+    size: bytes of the disk that the image must be of, if that is known.
     """
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         image = Image.read(descriptor)
-        if image.size != size:
+        if size is not None and image.size != size:
             raise BadImage("The image is of a disk of another size.")
         written = os.open(target, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if os.fstat(written).st_size < size:
-                os.ftruncate(written, size)
+            if os.fstat(written).st_size < image.size:
+                os.ftruncate(written, image.size)
             applied = image.apply(written)
             os.fsync(written)
         finally:

@@ -13,7 +13,8 @@ from pathlib import Path
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu import snapshot
-from mags.host.vmm.qemu.machine import CONSOLE_BYTES
+from mags.host.vmm.qemu.blocksync import BlockSync
+from mags.host.vmm.qemu.machine import CONSOLE_BYTES, WORK_NODE
 from mags.host.vmm.qemu.process import Process
 from mags.host.vmm.qemu.qmp import Qmp
 from mags.host.vmm.spec import VmSpec
@@ -54,6 +55,12 @@ class QemuVm:
 
     async def save(self) -> None:
         await snapshot.save(self)
+
+    def changes(self) -> BlockSync:
+        return BlockSync(self)
+
+    async def resize_disk(self, size: int) -> None:
+        await self.process.unless_dead(self.qmp.execute("block_resize", node_name=WORK_NODE, size=size))
 
     async def kill(self) -> None:
         await self.process.kill()

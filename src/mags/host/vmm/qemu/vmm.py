@@ -17,6 +17,7 @@ from mags.host.vmm.qemu import overlay, snapshot, start
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu import record as records
 from mags.host.vmm.qemu.accelerator import AUTOMATIC, Verdict
+from mags.host.vmm.qemu.increment import Applied, apply_file
 from mags.host.vmm.qemu.machine import KVM, WORK_NODE, Boot, Disk, Hypervisor, Machine, Ram, RamUse, supported
 from mags.host.vmm.qemu.process import Process
 from mags.host.vmm.qemu.qmp import Qmp
@@ -179,6 +180,9 @@ class QemuVmm:
             await qmp.aclose()
             raise
         return QemuVm(spec, directory, process, qmp, origin=(self.version, self.accelerator))
+
+    def salvage(self, directory: Path, target: Path) -> Applied:
+        return apply_file(directory / OVERLAY, target)
 
     async def adopt(self, directory: Path) -> QemuVm | None:
         record = records.load(directory)
