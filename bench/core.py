@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
+from bench import floor
 from bench.server import Api, milliseconds, rss_mb, server
 from bench.table import Row, row
 from tests.kit.installation import Installation
@@ -19,7 +18,8 @@ CLIENTS = 20
 
 
 async def measure() -> list[Row]:
-    rows, baseline = await _floor()
+    _say("the floor: bare clones and the guest channel")
+    rows, baseline = await floor.measure()
     rows += await asyncio.to_thread(_api, baseline)
     rows += await asyncio.to_thread(_without_a_pool, baseline)
     rows += await asyncio.to_thread(_many)
@@ -28,46 +28,6 @@ async def measure() -> list[Row]:
 
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-async def _floor() -> tuple[list[Row], Row]:
-    """What this machine allows: the driver and the channel with nothing of ours above them."""
-    from mags.host.machines import welcome
-    from mags.protocol.guest import Exec
-    from tests.kit.vms import open_vmm, spec
-
-    _say("the floor: bare clones and the guest channel")
-    from mags.host.guest import Channel
-
-    starts, clones, memory, echoes = [], [], [], []
-    with tempfile.TemporaryDirectory(prefix="mags-bench-", dir="/tmp") as folder:
-        vmm = await open_vmm(Path(folder) / "s")
-        await vmm.warm(spec())
-        for number in range(20):
-            begin = time.perf_counter()
-            vm = await vmm.clone(spec(), Path(folder) / f"v{number}", namespace=None, uid=200000 + number)
-            starts.append(milliseconds(begin))
-            channel = await Channel.connect(vm.channel_path, timeout=60)
-            clones.append(milliseconds(begin))
-            if number == 0:
-                await channel.configure(welcome.first())
-                for _ in range(RUNS + 5):
-                    begin = time.perf_counter()
-                    process = await channel.exec(Exec(argv=("/bin/sh", "-c", "echo hi")))
-                    await process.wait()
-                    echoes.append(milliseconds(begin))
-                    await process.release()
-            await channel.aclose()
-            await asyncio.sleep(0.2)
-            memory.append(await vm.memory_mb())
-            await vm.destroy()
-    baseline = row("baseline: sh -c 'echo hi', guest channel, warm VM", "ms", echoes[5:], goal=25)
-    return [
-        row("bare clone: running", "ms", starts),
-        row("bare clone: agent greets", "ms", clones),
-        row("private memory of an idle clone", "MB", memory, goal=40),
-        baseline,
-    ], baseline
 
 
 def _api(baseline: Row) -> list[Row]:
