@@ -168,6 +168,8 @@ class ScriptedHost(SessionsHost):
             answer = messages.answer(await getattr(self, f"_do_{verb}")(wish))
         except Problem as problem:
             answer = messages.refusal(problem)
+        except Exception as error:
+            answer = messages.refusal(Problem("internal", repr(error)))
         if verb not in self.mute:
             await message.respond(answer)
 
@@ -252,12 +254,13 @@ class ScriptedHost(SessionsHost):
         argv = ["/bin/sh", "-c", wish.command] if isinstance(wish.command, str) else wish.command
         process = await asyncio.create_subprocess_exec(
             *argv, cwd=vm.home, env=self._environment(vm, wish.environment), start_new_session=True,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE if wish.stdin else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         timed_out = False
         try:
             async with asyncio.timeout(wish.timeout_s):
-                out, err = await process.communicate(wish.stdin)
+                out, err = await process.communicate(wish.stdin or None)
         except TimeoutError:
             timed_out = True
             _kill(process, signal.SIGKILL)
@@ -391,8 +394,10 @@ class ScriptedHost(SessionsHost):
         text = script.script if script.script is not None else f"echo fetched {script.url}" if script.url else None
         positions = {1: 0, 2: 0, 3: 0}
         if text is not None:
+            source = self.home / f"{script.job_id}.sh"
+            source.write_text(text)
             process = await asyncio.create_subprocess_exec(
-                "/bin/sh", "-c", text, cwd=vm.home, env=self._environment(vm, script.environment),
+                "/bin/sh", source, cwd=vm.home, env=self._environment(vm, script.environment),
                 start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 20,
             )  # fmt: skip

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from nats.aio.client import Client
 
 from mags.control.app.program import opened
@@ -43,7 +43,10 @@ class Installation:
     hosts: list[ScriptedHost] = field(default_factory=list)
 
     async def host(self, host_id: str = "h1", *, storage: str = "", start: bool = True) -> ScriptedHost:
-        """A scripted host that control has heard of."""
+        """A scripted host that control has heard of; the same one when it is there already."""
+        for there in self.hosts:
+            if there.host_id == host_id:
+                return there
         home = self.folder / "hosts" / host_id
         home.mkdir(parents=True, exist_ok=True)
         host = ScriptedHost(self.nats, home, host_id=host_id, storage=storage)
@@ -136,20 +139,24 @@ async def installation(folder: Path, nats_url: str, **more: Any) -> AsyncIterato
         await hosts.aclose()
 
 
-@pytest.fixture
-async def nats_url(tmp_path: Path) -> AsyncIterator[str]:
-    folder = tmp_path / "nats"
-    folder.mkdir()
-    async with nats_server(folder, jetstream=True) as url:
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def nats_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """One NATS server for a test module."""
+    async with nats_server(tmp_path_factory.mktemp("nats"), jetstream=True) as url:
         yield url
 
 
-@pytest.fixture
-async def mags(tmp_path: Path, nats_url: str) -> AsyncIterator[Installation]:
-    async with installation(tmp_path, nats_url) as made:
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def mags(tmp_path_factory: pytest.TempPathFactory, nats_url: str) -> AsyncIterator[Installation]:
+    """One installation for a test module: its tests use names of their own."""
+    async with installation(tmp_path_factory.mktemp("mags"), nats_url) as made:
         yield made
 
 
-@contextlib.contextmanager
-def nothing() -> Iterator[None]:
-    yield
+@asynccontextmanager
+async def alone(folder: Path, **more: Any) -> AsyncIterator[Installation]:
+    """An installation with a NATS server and settings of its own, for a test that breaks or waits for things."""
+    (folder / "nats").mkdir()
+    async with nats_server(folder / "nats", jetstream=True) as url:
+        async with installation(folder, url, **more) as made:
+            yield made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from mags.protocol.errors import Problem
 
 log = logging.getLogger("mags.control.http")
 
+_FIELD_FIRST = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
 _BY_STATUS = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "too_large"}
 
 
@@ -43,7 +45,10 @@ def from_validation(errors: Sequence[Any]) -> Problem:
     fields: dict[str, str] = {}
     for one in errors[:20]:
         where = [str(part) for part in one.get("loc", ()) if part not in ("body", "query", "path", "header")]
-        fields[".".join(where)[:128] or "body"] = _sentence(str(one.get("msg", "")))
+        name, said = ".".join(where)[:128], str(one.get("msg", "")).removeprefix("Value error, ")
+        if not name and (found := _FIELD_FIRST.match(said)):  # a check of several fields together names the one
+            name, said = found[1], found[2]
+        fields[name or "body"] = _sentence(said)
     name, said = next(iter(fields.items()), ("body", "It is wrong."))
     if name == "body" and any(one.get("type") in ("missing", "model_attributes_type") for one in errors):
         return Problem("bad_request", "Send a JSON object, with Content-Type: application/json.")
@@ -51,7 +56,7 @@ def from_validation(errors: Sequence[Any]) -> Problem:
 
 
 def _sentence(words: str) -> str:
-    words = words.removeprefix("Value error, ").strip()
+    words = words.strip()
     return words[:1].upper() + words[1:].rstrip(".")[:300] + "."
 
 

@@ -78,19 +78,19 @@ class JobRequest(Body):
         if not self.script.strip() and not self.persistent:
             raise ValueError("script: give a command to run")
         if self.no_sleep and not self.persistent:
-            raise ValueError("no_sleep requires persistent")
+            raise ValueError("no_sleep: it requires persistent")
         if self.ephemeral and (self.workspace_id or self.base_workspace_id):
-            raise ValueError("ephemeral and a workspace exclude each other")
+            raise ValueError("ephemeral: it excludes a workspace")
         if self.ephemeral and self.persistent:
-            raise ValueError("ephemeral and persistent exclude each other")
+            raise ValueError("ephemeral: it excludes persistent")
         if self.base_workspace_id is not None and self.no_sync:
-            raise ValueError("base_workspace_id and no_sync exclude each other")
+            raise ValueError("base_workspace_id: it excludes no_sync")
         if self.base_workspace_id is not None and self.base_workspace_id == self.workspace_id:
-            raise ValueError("base_workspace_id and workspace_id must differ")
+            raise ValueError("base_workspace_id: it must differ from workspace_id")
         if self.url and not self.persistent:
-            raise ValueError("url requires persistent")
+            raise ValueError("url: it requires persistent")
         if self.image and self.rootfs_type:
-            raise ValueError("image and rootfs_type mean the same; give one")
+            raise ValueError("rootfs_type: it means the same as image; give one")
         return self
 
     def wish(self, default_image: str) -> JobWish:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.lifecycles.world import World
@@ -15,6 +18,8 @@ STORAGE_OK = "ok"
 async def place(world: World, session: AsyncSession, need: Need) -> Choice:
     """Choose among the hosts that are heard now. Reservations matter only between several."""
     views = world.hosts.all()
+    moment = time.monotonic()
+    need = replace(need, exclude=frozenset(host for host, until in world.refused.items() if until > moment))
     reserved = await vms.reserved(session) if len(views) > 1 else {}
     return choose(
         (

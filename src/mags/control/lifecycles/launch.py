@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -44,6 +45,8 @@ log = logging.getLogger("mags.control.launch")
 ELSEWHERE = ("no_capacity", "unavailable")
 """Refusals after which another host may be asked."""
 VM_GONE = ("not_found", "gone")
+REFUSED_FOR = 1.0
+"""Seconds that a host which refused a VM is not asked for another one."""
 JOIN_WAIT = 2.0
 """Seconds between two looks at a VM that another job is starting."""
 
@@ -127,6 +130,7 @@ async def _start(world: World, job: Job, vm: Vm, host_id: str) -> Next:
         return await _start_failed(world, job, vm, host_id, problem)
     finally:
         gate.release()
+    world.refused.pop(host_id, None)
     return await _record_started(world, job.id, vm.id, started)
 
 
@@ -162,6 +166,7 @@ async def _renew(world: World, job_id: str) -> bool:
 
 async def _start_failed(world: World, job: Job, vm: Vm, host_id: str, problem: Problem) -> Next:
     if problem.code in ELSEWHERE:
+        world.refused[host_id] = time.monotonic() + REFUSED_FOR
         async with world.db.write() as session:
             await session.execute(update(Vm).where(Vm.id == vm.id, Vm.started.is_(False)).values(host_id=None))
         return Nap(min(5.0, 0.25 * (1 + job.tries)), "place")
