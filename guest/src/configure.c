@@ -246,10 +246,11 @@ static void apply(const struct field *field) {
 
 // Applies field after field until the end or until a helper is under way.
 static void proceed(void) {
-    struct fields fields = {current.message.data + current.at, current.message.data + current.message.size, false};
+    const uint8_t *data = current.message.size ? current.message.data : (const uint8_t *)"";
+    struct fields fields = {data + current.at, data + current.message.size, false};
     struct field field;
     while (!current.pending && field_next(&fields, &field)) {
-        current.at = (size_t)(fields.at - current.message.data);
+        current.at = (size_t)(fields.at - data);
         apply(&field);
     }
     if (current.pending)
