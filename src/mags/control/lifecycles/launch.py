@@ -109,7 +109,7 @@ async def _place(world: World, job: Job, vm: Vm) -> Next:
             await session.execute(update(Vm).where(Vm.id == vm.id, Vm.host_id.is_(None)).values(host_id=choice.host_id))
             return Hop("start")
         if now_ms() - vm.created_ms < world.settings.queue_timeout_s * 1000:
-            return Nap(min(5.0, 0.5 * (1 + job.tries)), "place")
+            return Nap(min(2.0, 0.2 * (1 + job.tries)), "place")
         reason = f"No host could take it within {world.settings.queue_timeout_s:g} s: {choice.reason}"
         await _give_up(session, vm.id, effects, reason)
     await effects.apply(world)
@@ -169,7 +169,7 @@ async def _start_failed(world: World, job: Job, vm: Vm, host_id: str, problem: P
         world.refused[host_id] = time.monotonic() + REFUSED_FOR
         async with world.db.write() as session:
             await session.execute(update(Vm).where(Vm.id == vm.id, Vm.started.is_(False)).values(host_id=None))
-        return Nap(min(5.0, 0.25 * (1 + job.tries)), "place")
+        return Hop("place")
     if problem.code == "outcome_unknown":
         if world.hosts.state(host_id) is not HostState.LOST:
             return Nap(1.0, "start")
