@@ -62,3 +62,19 @@ async def read_request(reader: asyncio.StreamReader) -> Seen | None:
 def answers(status: Literal["ok", "starting", "unknown", "stopped", "closed"], **more: Any) -> edge.Resolved:
     """What control says of a name."""
     return edge.Resolved(status=status, **more)
+
+
+async def raw(port: int, data: bytes, *, seconds: float = 30.0) -> bytes:
+    """Send exactly these bytes to 127.0.0.1:`port`; everything that comes until the end, or for `seconds`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    seen = b""
+    try:
+        writer.write(data)
+        async with asyncio.timeout(seconds):
+            while more := await reader.read(1 << 16):
+                seen += more
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+    return seen

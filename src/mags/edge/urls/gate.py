@@ -94,13 +94,13 @@ class Gate:
 
     async def _authorise(self, request: Request, host: str, target: Resolved) -> Response | None:
         """None when the request may pass; else what the client gets instead."""
-        url = urlsplit(request.target)
-        query = parse_qsl(url.query, keep_blank_values=True)
+        path, _, search = request.target.partition("?")
+        query = parse_qsl(search, keep_blank_values=True)
         for key, value in query:
             if key == LINK_PARAMETER and check_link(target.secret, target.subdomain, value):
                 rest = [pair for pair in query if pair[0] != LINK_PARAMETER]
-                # The path alone: a link can't be made to lead to another site.
-                where = "/" + url.path.lstrip("/") + (f"?{urlencode(rest)}" if rest else "")
+                # One slash: browsers take `//host` and `/\\host` for another site, and links come from strangers.
+                where = "/" + path.replace("\\", "%5C").lstrip("/") + (f"?{urlencode(rest)}" if rest else "")
                 return Response(303, [("Location", where), ("Set-Cookie", self._cookie(value)), _NO_STORE])
         cookie = _cookie_of(request.headers.get("cookie", ""))
         if cookie is not None and check_link(target.secret, target.subdomain, cookie):

@@ -1,0 +1,133 @@
+"""Private URLs: a signed link (then a cookie), or an API token in a header."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+
+import pytest
+
+from mags.protocol.edge import LINK_PARAMETER, sign_link
+from tests.integration.edge.world import World
+from tests.kit.web import App, raw
+
+SECRET = "a-secret-of-32-characters-or-more"
+
+
+@pytest.fixture
+async def app(world: World) -> App:
+    """Behind the private name "desk" of VM v1."""
+    made = App("private things")
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(made)})
+    world.control.publish("desk", "v1", private=True, secret=SECRET)
+    world.control.tokens["good-token"] = "desk"
+    return made
+
+
+async def test_a_stranger_sees_a_page_and_the_program_nothing(app: App, world: World) -> None:
+    for _ in range(2):
+        seen = await world.get("desk", "/x", method="POST", content=b"body")
+        assert seen.status_code == 403
+        assert "This address is private" in seen.text
+    assert app.requests == []
+
+
+async def test_a_link_becomes_a_cookie_and_the_rest_of_the_address_stays(app: App, world: World) -> None:
+    link = sign_link(SECRET, "desk", lifetime_s=3600)
+    async with world.client() as client:
+        first = await client.get(f"/a/b?x=1&{LINK_PARAMETER}={link}&y=%20z", headers=world.host_header("desk"))
+        assert first.status_code == 303
+        assert first.headers["location"] == "/a/b?x=1&y=+z"
+        cookie = first.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Lax" in cookie and "Path=/" in cookie
+
+        value = cookie.partition(";")[0]
+        headers = {**world.host_header("desk"), "Cookie": value}
+        then = await client.get("/a/b", headers=headers)
+
+    assert then.text == "private things"
+    assert len(app.requests) == 1
+
+
+async def test_a_link_can_not_lead_to_another_site(app: App, world: World) -> None:
+    link = sign_link(SECRET, "desk", lifetime_s=3600)
+
+    for target in (f"//evil.example/x?{LINK_PARAMETER}={link}", f"/\\evil.example/x?{LINK_PARAMETER}={link}"):
+        answer = await raw(
+            world.http_port, f"GET {target} HTTP/1.1\r\nHost: desk.apps.localhost\r\n\r\n".encode(), seconds=2
+        )
+        location = re.search(rb"\r\nLocation: ([^\r]*)", answer)
+        assert location is None or re.fullmatch(rb"/(?![/\\]).*", location[1]), answer
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        sign_link(SECRET, "desk", lifetime_s=-10),
+        sign_link("another secret of the same length", "desk", lifetime_s=3600),
+        sign_link(SECRET, "other", lifetime_s=3600),
+        sign_link("", "desk", lifetime_s=3600),
+        str(int(time.time()) + 3600) + ".",
+        "." * 5000,
+        "%00%0d%0aX: y",
+        "",
+    ],
+    ids=["expired", "other-secret", "other-name", "no-secret", "no-signature", "dots", "control", "empty"],
+)
+async def test_other_links_and_cookies_open_nothing(app: App, world: World, value: str) -> None:
+    by_link = await world.get("desk", f"/?{LINK_PARAMETER}={value}")
+    by_cookie = await world.get("desk", headers={"Cookie": f"{LINK_PARAMETER}={value}"})
+
+    assert (by_link.status_code, by_cookie.status_code) == (403, 403)
+    assert app.requests == []
+
+
+async def test_a_token_opens_it_and_never_reaches_the_program(app: App, world: World) -> None:
+    good = await world.get("desk", headers={"X-Mags-Token": "good-token"})
+    bad = await world.get("desk", headers={"X-Mags-Token": "bad-token"})
+
+    assert (good.status_code, bad.status_code) == (200, 403)
+    assert "x-mags-token" not in app.requests[0].headers
+
+
+async def test_a_token_sent_to_a_public_url_does_not_reach_the_program(app: App, world: World) -> None:
+    world.control.publish("open", "v1")
+    for _ in range(2):
+        assert (await world.get("open", headers={"X-Mags-Token": "good-token"})).status_code == 200
+    assert all("x-mags-token" not in seen.headers for seen in app.requests)
+
+
+async def test_a_header_does_not_name_the_socket(app: App, world: World) -> None:
+    assert (await world.get("desk", headers={"X-Mags-Token": "good-token"})).status_code == 200
+    (socket,) = (world.settings.sockets / "g").iterdir()
+
+    for name in ("X-Mags-Socket", "X-Forwarded-Uri"):
+        seen = await world.get("desk", headers={name: str(socket)})
+        assert seen.status_code == 403
+        seen = await world.get("nobody", headers={name: str(socket)})
+        assert seen.status_code == 404
+
+
+async def test_a_public_name_that_turns_private_is_closed_at_once(app: App, world: World) -> None:
+    world.control.publish("desk", "v1", ttl_s=600)
+    await world.control.changed("desk")
+    async with world.client() as client:
+        assert (await client.get("/", headers=world.host_header("desk"))).status_code == 200
+
+        world.control.publish("desk", "v1", private=True, secret=SECRET, ttl_s=600)
+        await world.control.changed("desk")
+        async with asyncio.timeout(60):
+            while (await client.get("/", headers=world.host_header("desk"))).status_code != 403:
+                await asyncio.sleep(0.01)
+        before = len(app.requests)
+        for _ in range(5):
+            assert (await client.get("/", headers=world.host_header("desk"))).status_code == 403
+        assert len(app.requests) == before
+
+        world.control.publish("desk", "v1", ttl_s=600)
+        await world.control.changed("desk")
+        async with asyncio.timeout(60):
+            while (await client.get("/", headers=world.host_header("desk"))).status_code != 200:
+                await asyncio.sleep(0.01)
