@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from mags.host.guest import files
 from mags.host.guest.errors import ChannelClosed, GuestError
@@ -42,6 +42,8 @@ from mags.protocol.guest.answers import (
 )
 from mags.protocol.guest.frames import encode_frame, encode_message, encode_reset
 from mags.protocol.guest.wishes import STDIN_WINDOW
+
+T = TypeVar("T")
 
 # A guest that does not read cannot make us buffer more than this.
 MAX_UNSENT = 64 * 1024 * 1024
@@ -241,12 +243,22 @@ class Channel:
         async with asyncio.timeout(timeout):
             frame = await future
         if frame.type == FrameType.ERROR:
-            number, message = decode_error(frame.payload)
+            number, message = self._decoded(decode_error, frame.payload)
             raise GuestError(number, message)
         if frame.type != expected:
-            self._end("the guest broke the protocol: an answer of the wrong type")
-            raise ChannelClosed(self.closed.result())
+            raise self._broken("an answer of the wrong type")
         return frame.payload
+
+    def _decoded(self, decode: Callable[[bytes], T], data: bytes) -> T:
+        """What a decoder makes of the guest's bytes; the end of the channel if it makes nothing of them."""
+        try:
+            return decode(data)
+        except ProtocolError as error:
+            raise self._broken(str(error)) from error
+
+    def _broken(self, how: str) -> ChannelClosed:
+        self._end(f"the guest broke the protocol: {how}")
+        return ChannelClosed(self.closed.result())
 
     async def _ask(self, kind: FrameType, payload: bytes = b"", timeout: float = 30.0) -> bytes:
         id, future = self._request()
@@ -269,18 +281,13 @@ class Channel:
 
     async def _confirm(self, wish: Configure, future: asyncio.Future[Frame], timeout: float) -> Configured:
         payload = await self._answer(future, FrameType.CONFIGURED, timeout)
-        try:
-            results = decode_configured(payload)
-        except ProtocolError as error:
-            self._end(f"the guest broke the protocol: {error}")
-            raise ChannelClosed(self.closed.result()) from error
+        results = self._decoded(decode_configured, payload)
         for result in results:
             if result.errno:
                 raise GuestError(result.errno, f"{result.part.name.lower()}: {result.message}")
         confirmed = frozenset(result.part for result in results)
         if confirmed != wish.parts():
-            self._end("the guest did not confirm what it was told")
-            raise ChannelClosed(self.closed.result())
+            raise self._broken("it did not confirm what it was told")
         return Configured(confirmed)
 
     def _start(self, wish: Exec) -> tuple[Process, bytes]:
@@ -342,10 +349,10 @@ class Channel:
 
     async def ping(self) -> float:
         """The guest's wall clock, seconds since the epoch."""
-        return decode_pong(await self._ask(FrameType.PING))[0] / 1e9
+        return self._decoded(decode_pong, await self._ask(FrameType.PING))[0] / 1e9
 
     async def stats(self) -> Stats:
-        return Stats.decode(await self._ask(FrameType.STATS))
+        return self._decoded(Stats.decode, await self._ask(FrameType.STATS))
 
     async def flush(self, *, timeout: float = 120.0) -> None:
         """Write all dirty data to the work disk, without stopping anybody."""

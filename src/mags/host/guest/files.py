@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from mags.host.guest.errors import ChannelClosed, GuestError
-from mags.protocol.guest import RESULT, Builtin, Entry, Exec, ProtocolError
+from mags.host.guest.errors import GuestError
+from mags.protocol.guest import RESULT, Builtin, Entry, Exec
 from mags.protocol.guest.answers import Result, decode_entries, decode_results
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Operation:
     def __init__(self, channel: Channel, process: Process) -> None:
         self.process = process
         self.results: list[Result] = []
-        self._channel = channel
+        self.channel = channel
         self._records = bytearray()
 
     async def piece(self) -> bytes | None:
@@ -42,10 +42,7 @@ class Operation:
         if output.stream != RESULT:
             return output.data
         self._records += output.data
-        try:
-            results, taken = decode_results(bytes(self._records))
-        except ProtocolError as error:
-            raise self._broken(str(error)) from error
+        results, taken = self.channel._decoded(decode_results, bytes(self._records))
         del self._records[:taken]
         self.results += results
         return b""
@@ -70,20 +67,13 @@ class Operation:
 
     def entry(self, data: bytes) -> Entry:
         """The single entry that a result carries."""
-        try:
-            entries, taken = decode_entries(data)
-        except ProtocolError as error:
-            raise self._broken(str(error)) from error
+        entries, taken = self.channel._decoded(decode_entries, data)
         if len(entries) != 1 or taken != len(data):
-            raise self._broken("a result without its entry")
+            raise self.channel._broken("a result without its entry")
         return entries[0]
 
-    def _broken(self, reason: str) -> ChannelClosed:
-        self._channel._end(f"the guest broke the protocol: {reason}")
-        return ChannelClosed(self._channel.closed.result())
-
     async def aclose(self) -> None:
-        if not self._channel.closed.done():
+        if not self.channel.closed.done():
             await self.process.release()
 
     async def __aenter__(self) -> Operation:
@@ -173,7 +163,7 @@ async def write(
             async with asyncio.timeout(STALL_S):
                 await operation.process.write_stdin(chunk)
             total += len(chunk)
-        # The end of input is preceded by the size: a writer whose host dies must not leave half a file.
+        # Only now the file gets its name: a host that dies before this leaves nothing.
         await operation.process.close_stdin()
         await operation.finish()
         return total
@@ -189,10 +179,7 @@ async def listing(channel: Channel, path: str) -> list[Entry]:
             if size > MAX_LISTING:
                 raise GuestError(errno.E2BIG, f"{path} has too many entries to list")
             buffer += piece
-            try:
-                some, taken = decode_entries(bytes(buffer))
-            except ProtocolError as error:
-                raise operation._broken(str(error)) from error
+            some, taken = channel._decoded(decode_entries, bytes(buffer))
             del buffer[:taken]
             entries += some
         operation.check()
