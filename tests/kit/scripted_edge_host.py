@@ -316,7 +316,12 @@ class ScriptedControl:
         self.certificates: set[str] = set()
 
     async def start(self) -> None:
-        await self.nats.subscribe(edge.CONTROL, queue=edge.CONTROL_QUEUE, cb=self._on_request)
+        self._subscription = await self.nats.subscribe(edge.CONTROL, queue=edge.CONTROL_QUEUE, cb=self._on_request)
+
+    async def aclose(self) -> None:
+        """Control is away from now on."""
+        await self._subscription.unsubscribe()
+        await self.nats.flush()
 
     def publish(self, label: str, vm_id: str, *, host_id: str = "h1", port: int = 8080, **more: Any) -> None:
         """Make `label` lead to a VM."""

@@ -17,6 +17,7 @@ from mags.edge.tasks import Tasks
 from mags.edge.urls.front import Urls
 from mags.hostclient import HostClient
 from mags.kit import nats
+from mags.kit.children import Child
 
 log = logging.getLogger("mags.edge")
 
@@ -47,6 +48,10 @@ class Edge:
         self.ssh = Gateway(settings, hosts, directory, activity)
         await self.ssh.start()
         await self._connection.flush()  # what is subscribed to, is heard from now on
+
+    @property
+    def caddy(self) -> Child | None:
+        return self._urls.caddy if self._urls is not None else None
 
     async def aclose(self) -> None:
         if self.ssh is not None:

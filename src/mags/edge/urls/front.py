@@ -27,7 +27,7 @@ class Urls:
         self._gate = Gate(directory, self._routes, apps_domain=settings.apps_domain, secure=settings.tls != "off")
         self._tasks = Tasks()
         self._servers: list[asyncio.Server] = []
-        self._caddy: Child | None = None
+        self.caddy: Child | None = None
 
     async def start(self) -> None:
         """Everything listens when this returns. ChildFailed when Caddy does not start (its port is taken)."""
@@ -48,14 +48,14 @@ class Urls:
             gate=gate,
             ask_port=asker.sockets[0].getsockname()[1],
         )
-        self._caddy = caddy.child(self._settings, config)
-        await self._caddy.start()
+        self.caddy = caddy.child(self._settings, config)
+        await self.caddy.start()
         self._tasks.start(self._routes.run())
         log.info("public URLs: *.%s on %s", self._settings.apps_domain, self._settings.listen_http)
 
     async def aclose(self) -> None:
-        if self._caddy is not None:
-            await self._caddy.stop()
+        if self.caddy is not None:
+            await self.caddy.stop()
         for server in self._servers:
             server.close()
         await self._tasks.aclose()
