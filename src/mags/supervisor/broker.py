@@ -16,7 +16,8 @@ REPLIES = "_INBOX.>"
 PERMISSIONS: dict[str, dict[str, Any]] = {
     "control": {
         "publish": {
-            "allow": ["mags.host.*.rpc.*", "mags.session.*.in", "mags.edge.>", "mags.output.*", "$JS.>", "$O.>", REPLIES]
+            "allow": ["mags.host.*.rpc.*", "mags.session.*.in", "mags.edge.>", "mags.output.*", "$JS.>", "$O.>",
+                      REPLIES]
         },
         "subscribe": {
             "allow": ["mags.presence.*", "mags.event.*", "mags.output.*", "mags.session.*.out",
@@ -35,7 +36,7 @@ PERMISSIONS: dict[str, dict[str, Any]] = {
             "allow": [edge.CONTROL, "mags.host.*.rpc.dial", "mags.host.*.rpc.open", "mags.host.*.activity.*",
                       "mags.session.*.in", REPLIES]
         },
-        "subscribe": {"allow": ["mags.presence.*", "mags.edge.>", "mags.session.*.out", REPLIES]},
+        "subscribe": {"allow": ["mags.presence.*", "mags.event.*", "mags.edge.>", "mags.session.*.out", REPLIES]},
     },
     "supervisor": {
         "publish": {"allow": ["mags.host.*.rpc.*"]},
