@@ -312,7 +312,7 @@ class ScriptedControl:
         self.tokens: dict[str, str] = {}
         self.keys: dict[tuple[str, int | None], tuple[set[str], edge.SshGrant | Problem]] = {}
         self.ports: dict[int, str] = {}
-        self.resolutions = 0
+        self.resolutions = self.authorisations = 0
         self.certificates: set[str] = set()
 
     async def start(self) -> None:
@@ -355,6 +355,7 @@ class ScriptedControl:
         if subject == edge.SSH_PORTS:
             return edge.SshPorts(ports=self.ports)
         if subject == edge.SSH_AUTH:
+            self.authorisations += 1
             asked = messages.decode(data, edge.SshAuth)
             keys, grant = self.keys.get((asked.user, asked.port), (set(), Problem("not_found", "No such sandbox.")))
             if asked.public_key not in keys:

@@ -37,7 +37,7 @@ class Edge:
         settings = self.settings
         self._connection = await nats.connect(settings.nats_url.get_secret_value(), name=f"edge-{settings.edge_id}")
         hosts = HostClient(self._connection)
-        directory = Directory(hosts)
+        directory = Directory(self._connection)
         await directory.start()
         activity = Activity(self._connection)
         self._tasks.start(activity.run(settings.activity_interval_s))

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import nats.errors
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from mags.hostclient import HostClient
 from mags.protocol import edge, messages
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Value
@@ -36,18 +37,25 @@ class _Kept:
     until: float
 
 
-class Directory:
-    """Asks control over NATS. Every method raises Problem; `unavailable` when control does not answer."""
+class ControlAway(Problem):
+    """Control does not answer at all (it may be starting again)."""
 
-    def __init__(self, client: HostClient) -> None:
-        self._client = client
+    def __init__(self) -> None:
+        super().__init__("unavailable", "The control program does not answer. Try again in a few seconds.")
+
+
+class Directory:
+    """Asks control over NATS. Every method raises Problem: control's own, or ControlAway."""
+
+    def __init__(self, nats: Client) -> None:
+        self._nats = nats
         self._names: dict[tuple[str, str | None], _Kept] = {}
         self._tokens: dict[tuple[str, bytes], float] = {}
         self._listeners: list[Callable[[edge.Changed], None]] = []
 
     async def start(self) -> None:
         """Begin to hear what changes."""
-        await self._client.connection.subscribe(edge.CHANGED, cb=self._on_changed)
+        await self._nats.subscribe(edge.CHANGED, cb=self._on_changed)
 
     def on_changed(self, listener: Callable[[edge.Changed], None]) -> None:
         self._listeners.append(listener)
@@ -98,17 +106,18 @@ class Directory:
         return (await self._ask(edge.SSH_PORTS, messages.Empty(), edge.SshPorts)).ports
 
     async def _ask(self, subject: str, question: Value, kind: type[T]) -> T:
+        payload = messages.encode(question)
         for attempt in range(TRIES):
             if attempt:
                 await asyncio.sleep(PAUSE)
             try:
-                return await self._client.ask(subject, question, kind, timeout=TIMEOUT, who="The control program")
-            except Problem as problem:
+                reply = await self._nats.request(subject, payload, timeout=TIMEOUT)
+            except (nats.errors.Error, TimeoutError) as error:
                 # No question here has an effect, so asking again is safe whatever became of the first.
-                if problem.code not in ("unavailable", "outcome_unknown"):
-                    raise
-                log.debug("%s: %s", subject, problem.message)
-        raise Problem("unavailable", "The control program does not answer. Try again in a few seconds.")
+                log.debug("no answer on %s: %r", subject, error)
+                continue
+            return messages.open_answer(reply.data, kind)
+        raise ControlAway
 
     async def _on_changed(self, message: Msg) -> None:
         try:

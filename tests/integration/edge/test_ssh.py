@@ -141,6 +141,24 @@ async def test_a_vm_that_has_moved_is_found_again(client: Client) -> None:
         assert (await connection.run("echo moved")).stdout == "moved\n"
 
 
+async def test_a_vm_that_is_being_placed_is_waited_for(client: Client) -> None:
+    opening = client.world.control.keys.copy()
+    client.world.control.keys["dev", None] = ({client.public}, Problem("unavailable", "It is just starting."))
+    async with await connect(client) as connection:
+        running = asyncio.create_task(connection.run("echo there"))
+        async with asyncio.timeout(60):
+            while client.world.control.authorisations < 4:
+                await asyncio.sleep(0.02)
+        client.world.control.keys.update(opening)
+        assert (await running).stdout == "there\n"
+
+
+async def test_nobody_is_let_in_while_control_is_away(client: Client) -> None:
+    await client.world.control.aclose()
+    assert (await client.ssh("true")).status == 255
+    assert client.world.host.opened == []
+
+
 async def connect(client: Client, user: str = "dev", **more: object) -> asyncssh.SSHClientConnection:
     wishes = {"known_hosts": None, "client_keys": [client.key], "config": None, "agent_path": None, **more}
     return await asyncssh.connect("127.0.0.1", client.port, username=user, **wishes)
