@@ -119,7 +119,7 @@ async def test_a_clone_that_fails_leaves_nothing(vmm: QemuVmm, template: VmSpec,
             raise OSError("no more groups")
 
     group = Full()
-    with pytest.raises(OSError, match="no more groups"):
+    with pytest.raises(VmmError, match="no more groups"):
         await vmm.clone(template, tmp_path / "vm", namespace=None, uid=UID, group=group)
     assert not (tmp_path / "vm").exists()
     assert not Path(f"/proc/{group.pid}").exists()

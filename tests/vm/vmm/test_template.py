@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mags.host.images import ImageMissing, ImageStore
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import QemuVmm
 from mags.host.vmm.qemu.machine import TCG
+from mags.host.vmm.qemu.process import find_by_name
 from mags.host.vmm.spec import VmSpec
 from tests.kit import vms
 
@@ -41,6 +43,7 @@ async def test_a_template_is_built_once_and_again_when_its_files_are_damaged(
     counted = Counted()
     first, second = [await opened(images, tmp_path, counted) for _ in range(2)]
     assert not first.ready(vms.SPEC)
+    assert not first.ready(VmSpec("nosuch"))
     # Two programs would meet in the same lock as these two drivers do.
     await asyncio.gather(first.warm(vms.SPEC), second.warm(vms.SPEC))
     assert (counted.builds, first.ready(vms.SPEC), second.ready(vms.SPEC)) == (1, True, True)
@@ -83,6 +86,44 @@ async def test_a_guest_that_does_not_come_up_is_an_error_and_leaves_nothing(imag
     with pytest.raises(VmmError, match="says nothing"):
         await vmm.warm(vms.SPEC)
     assert [path for path in (tmp_path / "templates").iterdir() if path.name != ".locks"] == []
+
+
+BUILDER = """
+import asyncio, sys
+from pathlib import Path
+from mags.host.app import agent_path
+from mags.host.images import ImageStore
+from mags.host.vmm.qemu import QemuVmm
+from tests.kit import vms
+
+async def never_ready(_):
+    print("booting", flush=True)
+    await asyncio.sleep(600)
+
+async def main():
+    images = ImageStore(vms.CACHE, agent_path())
+    await (await QemuVmm.open(images, Path(sys.argv[1]), never_ready, accelerator="tcg")).warm(vms.SPEC)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_killed_builder_left_is_swept_by_the_next_program(images: ImageStore, tmp_path: Path) -> None:
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", BUILDER, str(tmp_path), stdout=asyncio.subprocess.PIPE
+    )
+    assert program.stdout is not None
+    async with asyncio.timeout(vms.TIMEOUT):
+        assert await program.stdout.readline() == b"booting\n"
+        (scratch,) = (tmp_path / "templates").glob(".[0-9a-f]*")
+        still_at_work = await opened(images, tmp_path, Counted())
+        assert find_by_name(still_at_work.hypervisor.program, str(scratch)) is not None
+        program.kill()
+        await program.wait()
+        vmm = await opened(images, tmp_path, Counted())
+        while find_by_name(vmm.hypervisor.program, str(scratch)) is not None:
+            await asyncio.sleep(0.01)
+    assert not scratch.exists()
 
 
 async def test_what_qemu_refuses_is_told_in_its_words(images: ImageStore, tmp_path: Path) -> None:

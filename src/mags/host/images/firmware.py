@@ -20,10 +20,14 @@ FORMAT = "1"
 """Raised when the content of the kernel's directory changes."""
 
 
+def kernel_key() -> str:
+    """Names the kernel and its modules."""
+    return hashlib.sha256(f"{FORMAT} {wheel.pin().sha256}".encode()).hexdigest()[:16]
+
+
 async def kernel(cache: Path) -> Path:
     """CACHE/kernel/KEY with `vmlinux`, `modules.dep` and `mods/`. The caller holds the lock "kernel"."""
-    key = hashlib.sha256(f"{FORMAT} {wheel.pin().sha256}".encode()).hexdigest()[:16]
-    target = cache / "kernel" / key
+    target = cache / "kernel" / kernel_key()
     if target.exists():
         return target
     source = await wheel.fetch(cache / "downloads")

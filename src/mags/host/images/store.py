@@ -19,14 +19,14 @@ import re
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from mags.host.images import filesystem, firmware
-from mags.host.images.errors import ImageInvalid, ImageMissing
+from mags.host.images.errors import ImageError, ImageInvalid, ImageMissing
 from mags.host.images.wheel import file_sha256
 from mags.kit.files import write_atomic
 from mags.kit.locks import exclusive
@@ -69,6 +69,7 @@ class ImageStore:
     def __init__(self, cache: Path, agent: Path) -> None:
         self.cache, self.agent = cache, agent
         self._boot: dict[str, BootFiles] = {}
+        self._agent: tuple[tuple[int, int, int], str] | None = None
 
     def list(self) -> list[Image]:
         """All images, by name."""
@@ -91,17 +92,23 @@ class ImageStore:
             (directory / "meta.json").unlink(missing_ok=True)
             await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
+    def key(self, name: str) -> str:
+        """Covers the content of what `boot_files` gives."""
+        status = self.agent.stat()
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        if self._agent is None or self._agent[0] != stamp:
+            self._agent = (stamp, file_sha256(self.agent))
+        return f"{self.find(name).key[:32]}-{self._agent[1][:16]}-{firmware.kernel_key()}"
+
     async def boot_files(self, name: str) -> BootFiles:
         """Kernel, initramfs and root file system for a VM with this image."""
-        image = self.find(name)
-        agent_key = await asyncio.to_thread(_stamp, self.agent)
+        key = self.key(name)
         known = self._boot.get(name)
-        key = f"{image.key}-{agent_key}"
         if known is None or known.key != key or not known.initramfs.exists():
             async with self.locked("kernel"):
                 kernel = await firmware.kernel(self.cache)
                 initramfs = await asyncio.to_thread(firmware.initramfs, self.cache, kernel, self.agent)
-            known = BootFiles(kernel / "vmlinux", initramfs, self.path(image), key)
+            known = BootFiles(kernel / "vmlinux", initramfs, self.path(self.find(name)), key)
             self._boot[name] = known
         return known
 
@@ -126,7 +133,11 @@ class ImageStore:
     @asynccontextmanager
     async def locked(self, what: str) -> AsyncIterator[None]:
         """One process at a time may build `what`."""
-        async with exclusive(self.cache / "locks" / what, timeout=BUILD_TIMEOUT):
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(exclusive(self.cache / "locks" / what, timeout=BUILD_TIMEOUT))
+            except TimeoutError as error:
+                raise ImageError(f"Another program has been at work on {what} for too long.") from error
             yield
 
     @asynccontextmanager
@@ -174,7 +185,3 @@ def check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise ImageInvalid(f"{name!r} is no image name: use lower case letters, digits, '.', '_' and '-'.")
     return name
-
-
-def _stamp(agent: Path) -> str:
-    return file_sha256(agent)[:16]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from mags.host.vmm.driver import VmmError
-from mags.host.vmm.qemu.accelerator import AUTOMATIC, Verdict, decide, recall
+from mags.host.vmm.qemu.accelerator import AUTOMATIC, Verdict, decide, known, recall
 from mags.host.vmm.qemu.machine import KVM, TCG, Hypervisor
 
 QEMU = Hypervisor(Path("/usr/bin/qemu"), "10.0.2", (10, 0, 2))
@@ -34,7 +34,7 @@ def device(tmp_path: Path) -> Path:
 
 
 async def choose(state: Path, trial: Trial, device: Path, *, setting: str = AUTOMATIC, qemu: Hypervisor = QEMU) -> str:
-    return (await decide(setting, state, qemu, trial, device)).accelerator
+    return (known(setting, state, qemu, device) or await decide(state, qemu, trial)).accelerator
 
 
 async def test_kvm_is_used_when_a_guest_boots_under_it(tmp_path: Path, device: Path) -> None:
@@ -63,9 +63,9 @@ async def test_another_qemu_or_kernel_is_tried_anew(tmp_path: Path, device: Path
     trial = Trial()
     await choose(tmp_path, Trial("broken"), device)
     assert await choose(tmp_path, trial, device, qemu=Hypervisor(QEMU.program, "10.1.0", (10, 1))) == KVM
-    known = recall(tmp_path)
-    assert known is not None
-    other_kernel = msgspec.structs.replace(known, kernel="6.1.0-other", accelerator=TCG)
+    verdict = recall(tmp_path)
+    assert verdict is not None
+    other_kernel = msgspec.structs.replace(verdict, kernel="6.1.0-other", accelerator=TCG)
     (tmp_path / "accelerator.json").write_bytes(msgspec.json.encode(other_kernel))
     assert await choose(tmp_path, trial, device) == KVM
     assert trial.boots == 2

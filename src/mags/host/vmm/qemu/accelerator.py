@@ -32,10 +32,8 @@ class Verdict(msgspec.Struct, frozen=True):
     qemu: str
 
 
-async def decide(
-    setting: str, state: Path, hypervisor: Hypervisor, trial: Callable[[], Awaitable[None]], device: Path = DEVICE
-) -> Verdict:
-    """setting: "auto", "kvm" or "tcg". trial: boots under KVM, VmmError when that fails."""
+def known(setting: str, state: Path, hypervisor: Hypervisor, device: Path = DEVICE) -> Verdict | None:
+    """What can be told without a trial: the setting ("kvm", "tcg"), the last verdict, that there is no KVM at all."""
     kernel, version = platform.release(), hypervisor.version
     if setting != AUTOMATIC:
         return Verdict(setting, "The setting says so.", kernel, version)
@@ -43,8 +41,14 @@ async def decide(
     if remembered is not None and (remembered.kernel, remembered.qemu) == (kernel, version):
         return remembered
     if not os.access(device, os.R_OK | os.W_OK):
-        # Not remembered: a module that is loaded later is seen at once.
+        # Not remembered: a module that is loaded later is seen at the next start.
         return Verdict(TCG, f"{device} is missing or not accessible.", kernel, version)
+    return None
+
+
+async def decide(state: Path, hypervisor: Hypervisor, trial: Callable[[], Awaitable[None]]) -> Verdict:
+    """Try, and remember. trial: boots under KVM, VmmError when that fails."""
+    kernel, version = platform.release(), hypervisor.version
     try:
         await trial()
     except VmmError as error:

@@ -22,6 +22,8 @@ from mags.host.vmm.qemu.machine import CPU, DEVICES, Hypervisor, kernel_argument
 from mags.host.vmm.spec import VmSpec
 from mags.kit.files import write_atomic
 
+LOCKS = ".locks"
+
 
 class Meta(msgspec.Struct, frozen=True):
     """Read back to see that the files are the ones that were written.
@@ -91,8 +93,12 @@ class TemplateStore:
         path.mkdir(parents=True, mode=0o755)
         return path
 
+    def unfinished(self) -> list[Path]:
+        """Directories that builders are at work in, or were when they were killed."""
+        return [path for path in self.directory.glob(".*") if path.name not in (LOCKS, "..", ".")]
+
     def lock(self, key: str) -> Path:
-        return self.directory / ".locks" / key
+        return self.directory / LOCKS / key
 
     async def publish(self, scratch: Path, key: str, spec: VmSpec, disk_bytes: int) -> Template:
         """Make what was written to SCRATCH/{ram,state} the template of the key."""
@@ -100,7 +106,7 @@ class TemplateStore:
 
     def _publish(self, scratch: Path, key: str, spec: VmSpec, disk_bytes: int) -> Template:
         target = self.directory / key
-        beside = self.directory / f".{key}.done"
+        beside = self.directory / f".{key}.whole"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(mode=0o755)
         for name in ("ram", "state"):
