@@ -21,6 +21,7 @@
 #include "helper.h"
 #include "link.h"
 #include "loop.h"
+#include "modules.h"
 #include "process.h"
 #include "requests.h"
 
@@ -109,8 +110,10 @@ static void run_timers(int *timeout) {
 }
 
 int main(int count, char **arguments) {
-    if (count == 2 && !strcmp(arguments[1], "--warm"))
+    if (count == 2 && !strcmp(arguments[1], "--warm")) {
+        modules_load("/mods/nfs"); // now and not when a clone mounts /jfs
         return write(STDOUT_FILENO, "warm\n", 5) != 5;
+    }
     // The kernel hands words of its command line that it does not know to init, so there may be arguments.
     agent.is_init = getpid() == 1 && (count < 2 || strncmp(arguments[1], "--", 2) != 0);
     int channel = agent.is_init ? boot() : -1;
