@@ -44,7 +44,8 @@ def from_validation(errors: Sequence[Any]) -> Problem:
         return Problem("bad_request", "The body is not valid JSON.")
     fields: dict[str, str] = {}
     for one in errors[:20]:
-        where = [str(part) for part in one.get("loc", ()) if part not in ("body", "query", "path", "header")]
+        where = [str(part) for part in one.get("loc", ())]
+        where = where[1:] if where[:1] in (["body"], ["query"], ["path"], ["header"]) else where
         name, said = ".".join(where)[:128], str(one.get("msg", "")).removeprefix("Value error, ")
         if not name and (found := _FIELD_FIRST.match(said)):  # a check of several fields together names the one
             name, said = found[1], found[2]

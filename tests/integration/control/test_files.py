@@ -1,0 +1,95 @@
+"""Files: uploaded for scripts, and in VMs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from mags.control.files.store import BUCKET
+from tests.integration.control.conftest import Installation, alone, client
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_an_upload_is_kept_and_handed_to_the_host(mags: Installation) -> None:
+    host = await mags.host()
+    data = os.urandom(3_000_000)
+    made = await mags.api.post("/mags-files", files={"file": ("dir/data.bin", data)})
+    assert made.status_code == 201, made.text
+    body = made.json()
+    assert (body["name"], body["size"]) == ("data.bin", len(data))
+    assert body["sha256"] == hashlib.sha256(data).hexdigest()
+    store = await mags.nats.jetstream().object_store(BUCKET)
+    assert (await store.get(body["file_id"])).data == data, "a host can read it"
+    await mags.run("true", file_ids=[body["file_id"]])
+    start = next(wish for verb, wish in reversed(host.calls) if verb == "start")
+    assert [(file.file_id, file.name, file.size) for file in start.script.files] == [
+        (body["file_id"], "data.bin", len(data))
+    ]
+
+
+async def test_uploads_are_their_owners(mags: Installation) -> None:
+    body = (await mags.api.post("/mags-files", files={"file": ("a", b"")})).json()
+    assert body["size"] == 0
+    assert body["file_id"] in [row["file_id"] for row in (await mags.api.get("/mags-files")).json()["files"]]
+    assert (await mags.stranger.get("/mags-files")).json()["total"] == 0
+    assert (await mags.stranger.delete(f"/mags-files/{body['file_id']}")).status_code == 404
+    answer = await mags.stranger.post("/mags-jobs", json={"script": "true", "file_ids": [body["file_id"]]})
+    assert answer.status_code in (422, 503)
+    assert (await mags.api.delete(f"/mags-files/{body['file_id']}")).status_code == 200
+    assert (await mags.api.delete(f"/mags-files/{body['file_id']}")).status_code == 404
+
+
+async def test_an_idempotent_upload_is_one_file(mags: Installation) -> None:
+    headers = {"Idempotency-Key": "upload-1"}
+    first = await mags.api.post("/mags-files", files={"file": ("once", b"same")}, headers=headers)
+    second = await mags.api.post("/mags-files", files={"file": ("once", b"same")}, headers=headers)
+    assert first.json() == second.json()
+    other = await mags.api.post("/mags-files", files={"file": ("once", b"other")}, headers=headers)
+    assert other.status_code == 409
+
+
+async def test_a_wrong_upload_is_refused(mags: Installation) -> None:
+    for name in ("..", "a/", "x" * 300):
+        answer = await mags.api.post("/mags-files", files={"file": (name, b"x")})
+        assert answer.status_code in (400, 422), name
+    assert (await mags.api.post("/mags-files", data={"file": "text"})).status_code in (400, 422)
+    assert (await mags.api.post("/mags-files", content=b"x")).status_code in (400, 422)
+    async with client(mags.url, "") as nobody:
+        assert (await nobody.post("/mags-files", files={"file": ("a", b"x")})).status_code == 401
+
+
+async def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    async with alone(tmp_path, max_file_bytes=1000) as mags:
+        answer = await mags.api.post("/mags-files", files={"file": ("a", b"x" * 1001)})
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        answer = await mags.api.post("/mags-files", files={"file": ("a", b"x" * 3_000_000)})
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert (await mags.api.get("/mags-files")).json()["total"] == 0
+
+
+async def test_a_file_in_a_vm_is_written_read_listed_and_removed(mags: Installation) -> None:
+    await mags.host()
+    await mags.submit("sleep infinity", persistent=True, name="files")
+    await mags.reaches("files", "running")
+    base = "/mags-jobs/files/files"
+    data = os.urandom(5_000_000)
+    written = await mags.api.put(base, params={"path": "sub/run.sh", "mode": "755"}, content=data)
+    assert written.status_code == 200 and written.json() == {"path": "/root/sub/run.sh", "size": len(data)}
+    read = await mags.api.get(base, params={"path": "/root/sub/run.sh"})
+    assert read.content == data
+    assert (read.headers["content-length"], read.headers["x-mags-mode"]) == (str(len(data)), "755")
+    listed = (await mags.api.get(f"{base}/list", params={"path": "/root/sub"})).json()
+    assert [(entry["name"], entry["size"], entry["mode"]) for entry in listed["entries"]] == [
+        ("run.sh", len(data), "755")
+    ]
+    assert (await mags.api.delete(base, params={"path": "/root/sub", "recursive": "true"})).status_code == 200
+    answer = await mags.api.get(base, params={"path": "/root/sub/run.sh"})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert (await mags.api.put(base, params={"path": "empty"}, content=b"")).json()["size"] == 0
+    assert (await mags.api.get(base, params={"path": "~/empty"})).content == b""
+    for query in ({}, {"path": ""}, {"path": "x", "mode": "999"}):
+        assert (await mags.api.put(base, params=query, content=b"")).status_code == 422
