@@ -14,8 +14,7 @@ import pytest
 from mags.host.guest import Channel, Configure
 from mags.host.vmm.driver import SnapshotUnusable, VmmError
 from mags.host.vmm.qemu import QemuVmm
-from mags.host.vmm.qemu.snapshot import OVERLAY
-from mags.host.vmm.spec import GIB, VmSpec, WorkDisk
+from mags.host.vmm.spec import VmSpec
 from tests.kit import vms
 from tests.kit.vms import SPEC, TIMEOUT, UID, Running
 
@@ -68,8 +67,7 @@ async def test_a_damaged_image_starts_afresh_with_its_disk(vmm: QemuVmm, running
     path.write_bytes(path.read_bytes()[:-5] + b"wrong")
     with pytest.raises(SnapshotUnusable):
         await vmm.wake(SPEC, directory, namespace=None, uid=UID)
-    disk = WorkDisk(await vmm.images.blank(SPEC.disk_gb), SPEC.disk_gb * GIB, directory / OVERLAY)
-    vm = await vmm.clone(SPEC, directory, namespace=None, uid=UID, work_disk=disk)
+    vm = await vmm.restart(SPEC, directory, namespace=None, uid=UID)
     async with vms.running(vm) as world:
         ended, output = await world.run("cat /root/file")
         assert (ended.code, output) == (0, "precious\n")

@@ -165,8 +165,6 @@ class Vmm(Protocol):
             below 80 bytes: it holds unix sockets.
         namespace: the VM's network; None: a network device without a cable.
         uid: the unprivileged user (and group) id that the hypervisor runs as.
-        work_disk: with an overlay that lies in `directory`, which exists then, a VM that has lost its memory is
-            started afresh on its own disk; what was saved of its memory is removed, and the disk stays whatever fails.
         """
 
     async def adopt(self, directory: Path) -> Vm | None:
@@ -190,7 +188,22 @@ class Vmm(Protocol):
     ) -> Vm:
         """The VM that was saved in the directory, running. Arguments as they were for `clone`.
 
-        SnapshotUnusable: it can't be woken; its disk is as it was, and `clone` starts it afresh.
+        SnapshotUnusable: it can't be woken; its disk is as it was, and `restart` starts it afresh.
+        """
+
+    async def restart(
+        self,
+        spec: VmSpec,
+        directory: Path,
+        *,
+        namespace: TapSource | None,
+        uid: int,
+        work_disk: WorkDisk | None = None,
+        group: ProcessGroup | None = None,
+    ) -> Vm:
+        """A VM that has lost its memory (dead, or saved), started afresh on its own disk. Arguments as for `clone`.
+
+        What was saved of its memory is removed. The directory with the disk stays, whatever fails.
         """
 
     def salvage(self, directory: Path, target: Path) -> Applied:

@@ -113,6 +113,20 @@ class QemuVmm:
                 raise VmmError(f"The VM cannot be made: {error}") from error
             raise
 
+    async def restart(
+        self,
+        spec: VmSpec,
+        directory: Path,
+        *,
+        namespace: TapSource | None,
+        uid: int,
+        work_disk: WorkDisk | None = None,
+        group: ProcessGroup | None = None,
+    ) -> QemuVm:
+        disk = work_disk or WorkDisk(await self.images.blank(spec.disk_gb), spec.disk_gb * GIB)
+        own = replace(disk, overlay=directory / OVERLAY)
+        return await self.clone(spec, directory, namespace=namespace, uid=uid, work_disk=own, group=group)
+
     def asleep(self, directory: Path) -> bool:
         return snapshot.is_asleep(directory)
 
