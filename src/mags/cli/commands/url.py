@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     if arguments.json:
         session.console.json(access)
     else:
-        session.console.out(str(access.get("link") or access.get("url")))
+        session.console.out(str(access.get("signed_url") or access.get("url")))
     return 0
 
 
