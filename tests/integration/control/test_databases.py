@@ -1,0 +1,150 @@
+"""The same on SQLite and on PostgreSQL: migrations, transactions, and a whole installation with two controls."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from mags.control.db import Database, migrate
+from mags.control.models import Base
+from mags.control.records import accounts
+from tests.integration.control.conftest import Installation, alone, client, installation, until
+from tests.kit.postgres import postgres
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=["sqlite", "postgresql"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    base = request.getfixturevalue("cluster")
+    name = f"t{abs(hash(str(tmp_path)))}"
+    engine = create_async_engine(base, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    return f"{base.rpartition('/')[0]}/{name}"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def database(url: str) -> AsyncIterator[Database]:
+    made = Database(url)
+    yield made
+    await made.close()
+
+
+async def test_migrations_make_what_the_models_say(database: Database) -> None:
+    await migrate(database)
+
+    def differences(connection: Connection) -> Any:
+        return compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), Base.metadata)
+
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_several_programs_may_migrate_at_once(url: str) -> None:
+    databases = [Database(url) for _ in range(4)]
+    try:
+        await asyncio.gather(*(migrate(database) for database in databases))
+    finally:
+        for database in databases:
+            await database.close()
+
+
+async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    await migrate(database)
+    with pytest.raises(RuntimeError):
+        async with database.write() as session:
+            await accounts.add_user(session, "x")
+            raise RuntimeError
+    async with database.read() as session:
+        assert await accounts.user_by_name(session, "x") is None
+
+
+async def test_many_writers_at_once_all_get_their_turn(url: str) -> None:
+    one, two = Database(url), Database(url)
+    try:
+        await migrate(one)
+
+        async def add(database: Database, number: int) -> None:
+            async with database.write() as session:
+                await accounts.add_user(session, f"u{number}")
+
+        await asyncio.gather(*(add((one, two)[number % 2], number) for number in range(60)))
+        async with one.read() as session:
+            count = (await session.execute(text("SELECT count(*) FROM users"))).scalar_one()
+        assert count == 60
+    finally:
+        await one.close()
+        await two.close()
+
+
+async def test_a_whole_installation_on_postgresql_with_two_controls(tmp_path: Path, cluster: str) -> None:
+    async with alone(tmp_path, database_url=cluster) as one:
+        host = await one.host("ha", storage="ok")
+        async with installation(tmp_path, one.nats_url, database_url=cluster) as two:
+            await until(lambda: two.world.hosts.get("ha") is not None)
+            await the_same_everywhere(one, two)
+            starts = [wish.vm_id for verb, wish in host.calls if verb == "start"]
+            assert len(starts) == len(set(starts))
+
+
+async def the_same_everywhere(one: Installation, two: Installation) -> None:
+    """Requests go to the one, questions to the other."""
+    key = {"Idempotency-Key": "k"}
+    answers = await asyncio.gather(
+        *(mags.api.post("/mags-jobs", json={"script": "exit 3"}, headers=key) for mags in (one, two) for _ in range(5))
+    )
+    assert len({answer.json()["request_id"] for answer in answers}) == 1, [answer.text for answer in answers]
+    body = await two.reaches(answers[0].json()["request_id"], "completed", "error")
+    assert body["exit_code"] == 3
+
+    ids = await asyncio.gather(*(mags.submit("sleep 0.1", workspace_id="w") for mags in (one, two) for _ in range(4)))
+    bodies = [await two.reaches(request_id, "completed", "error") for request_id in ids]
+    assert {body["status"] for body in bodies} == {"completed"}, bodies
+    assert len({body["vm_id"] for body in bodies}) == 1, "eight runs at once share the workspace's VM"
+    workspace = (await two.api.get("/mags-workspaces/w")).json()
+    assert workspace["synced"] is True
+
+    box = await one.submit("sleep infinity", persistent=True, name="box", url=True)
+    await two.reaches(box, "running")
+    assert (await two.api.post("/mags-jobs/box/exec", json={"command": "echo hi"})).json()["stdout"] == "hi\n"
+    assert (await two.api.patch("/mags-jobs/box", json={"name": "crate"})).json()["name"] == "crate"
+    assert (await one.api.post("/mags-jobs/crate/access", json={"port": 9000})).json()["port"] == 9000
+    assert (await two.api.post("/mags-jobs/crate/stop")).json()["status"] == "completed"
+
+    page = (await one.api.get("/mags-jobs?page_size=3")).json()
+    assert page["total"] == 10 and len(page["jobs"]) == 3
+    assert (await one.api.get("/mags-jobs/usage")).json()["total_jobs"] == 10
+    assert (await one.stranger.get("/mags-jobs")).json()["total"] == 0
+    made = await one.api.post("/mags-cron", json={"name": "c", "cron_expression": "@hourly", "script": "true"})
+    assert (
+        await two.api.post("/mags-cron", json={"name": "c", "cron_expression": "@daily", "script": "x"})
+    ).status_code == 409
+    assert (await two.api.post(f"/mags-cron/{made.json()['id']}/run")).status_code == 202
+    alias = {"subdomain": "pg", "workspace_id": "w"}
+    both = await asyncio.gather(*(mags.api.post("/mags-url-aliases", json=alias) for mags in (one, two)))
+    assert sorted(answer.status_code for answer in both) == [201, 409]
+    token = (await one.api.post("/tokens", json={"name": "t"})).json()
+    async with client(two.url, token["token"]) as api:
+        assert (await api.get("/me")).status_code == 200
+    assert (await one.api.delete("/mags-workspaces/w")).status_code == 200
