@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 
 import httpx
 import websockets
@@ -50,7 +51,7 @@ async def test_bodies_of_any_size_pass_in_both_directions(world: World) -> None:
             writer.write(bytes(100_000))
             await writer.drain()
 
-    async def pieces() -> object:
+    async def pieces() -> AsyncIterator[bytes]:
         for number in range(size // 100_000):
             piece = bytes([number % 256]) * 100_000
             sent.update(piece)
