@@ -241,6 +241,17 @@ class Caller:
     async def stop(self, vm_id: str) -> None:
         await self.ask("stop", m.Stop(vm_id=vm_id), m.Done)
 
+    async def presence(self) -> m.Presence:
+        """The next that the host says of itself."""
+        subscription = await self.client.subscribe(subjects.presence(HOST_ID), max_msgs=1)
+        return m.decode((await subscription.next_msg(timeout=PATIENCE)).data, m.Presence)
+
+    async def pool_has(self, count: int) -> None:
+        """So many VMs wait."""
+        async with asyncio.timeout(PATIENCE):
+            while (await self.presence()).idle_vms != count:
+                pass
+
     async def end_all(self) -> None:
         """No VM is left."""
         await self.ready()

@@ -62,4 +62,6 @@ async def caller(host: HostProgram, nats_program: NatsProgram) -> AsyncIterator[
     async with Caller.connect(nats_program.url) as caller:
         await caller.ready()
         yield caller
+        if not host.running:
+            host.start()
         await caller.end_all()

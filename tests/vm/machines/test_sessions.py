@@ -60,8 +60,7 @@ async def test_sessions_in_one_vm(caller: Caller) -> None:
         await until(s, b"30 100")
         await s.resize(40, 120)
         await s.write(b"\n")
-        await until(s, b"40 120")
-        await until(s, b"xterm-256color")
+        assert b"40 120" in await until(s, b"xterm-256color")
         await s.write(b"\x03")
         await until(s, b"int")
         await s.signal(9)
@@ -116,8 +115,8 @@ async def test_files_travel_whole_or_not_at_all(caller: Caller) -> None:
 
 
 async def test_connections_and_sftp_inside_the_vm(caller: Caller) -> None:
-    vm_id, _ = await caller.start("nc -l -p 9000 -e cat >/dev/null 2>&1 & sleep 0.2", keep="stay")
-    async with await begin(caller, vm_id, "connect", port=9000) as s:
+    vm_id, _ = await caller.start("nc -l -p 9000 -e cat >/dev/null 2>&1 &", keep="stay")
+    async with await begin(caller, vm_id, "connect", port=9000, timeout_s=30) as s:  # until it listens
         await s.write(b"ping")
         assert await until(s, b"ping") == b"ping"
     with pytest.raises(Problem) as caught:

@@ -1,7 +1,9 @@
 """Going on with what an earlier host program left: its VMs, their scripts, every byte of their output.
 
 record + living VM   the machine goes on: its scripts' output from the last byte stored
-record + dead VM     its scripts end in error, the rest is removed
+record + VM on disk  it sleeps, also when it was about to fall asleep or to wake
+record + dead VM     its scripts end in error; a VM that was to stay sleeps on without its memory if its disk is all
+                     that there is of its files, any other is removed
 record of the pool   its VM is ended; the pool fills again
 anything else        an orphan: ended and removed (`Cells.sweep`)
 """
@@ -12,8 +14,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from mags.host.guest import Offsets, ProcessInfo
+from mags.host.machines import slumber, welcome
 from mags.host.machines.cells import Cell
+from mags.host.machines.events import now_ms
 from mags.host.machines.jobs import STOPPED, Job
+from mags.host.machines.record import StartupRecord
 from mags.protocol.errors import Problem
 from mags.protocol.states import VmState
 
@@ -26,21 +31,19 @@ DIED = "The VM ended while its host program was down."
 NOT_STARTED = "The host program ended before the script could start: start it again."
 
 
-async def readopt(machine: Machine) -> Cell:
-    """The machine's VM as it was left, its scripts followed again. Raises Problem when there is none to go on with."""
+async def readopt(machine: Machine) -> Cell | None:
+    """The machine's VM as it was left, its scripts followed again; None when it sleeps. Raises Problem when there is
+    nothing to go on with."""
     record, cells = machine.record, machine.parts.cells
     machine.dispatched = True
     machine.dispatcher.adopted()
     cell = await cells.adopt(record) if record.state is not VmState.FAILED else None
     if cell is None:
-        reason = STOPPED if record.state is VmState.STOPPING else record.reason or DIED
-        for left in list(record.jobs.values()):
-            job = machine.roster.add(left)
-            await job.writer.recover()
-            await job.tell(None, reason)
-        await cells.clean(record)
-        raise Problem("gone", reason)
-    await _take_up(machine, cell)
+        return await _without_process(machine)
+    # It may have stood still, and one that was just waking has not been told yet.
+    root = cell.channel.hello.root_mounted
+    await cell.channel.configure(welcome.again(record.environment) if root else welcome.first(record.environment))
+    await take_up(machine, cell)
     if record.state is VmState.STOPPING:
         machine.finish()
     elif not record.jobs and record.keep == "job":
@@ -49,21 +52,67 @@ async def readopt(machine: Machine) -> Cell:
             await cells.close(cell)
             raise Problem("gone", NOT_STARTED)
         machine.finish()
-    elif record.state is VmState.RESTORING:
+    elif record.state in (VmState.RESTORING, VmState.SLEEPING):
         record.state = VmState.RUNNING
     log.info("adopted VM %s (%s), %d scripts", machine.vm_id, record.state.value, len(record.jobs))
     return cell
 
 
-async def _take_up(machine: Machine, cell: Cell) -> None:
+async def _without_process(machine: Machine) -> Cell | None:
+    """It sleeps, or can go on from its own disk, or is over."""
+    record, cells = machine.record, machine.parts.cells
+    goes_on = record.state not in (VmState.FAILED, VmState.STOPPING) and record.keep != "job"
+    if goes_on and (record.state is VmState.SLEEPING or cells.vmm.asleep(cells.directory(record))):
+        record.state = VmState.SLEEPING
+        return None
+    if goes_on and record.attachment is None and cells.directory(record).exists():
+        return await _from_disk(machine)
+    reason = STOPPED if record.state is VmState.STOPPING else record.reason or DIED
+    await tell_lost(machine, reason)
+    await cells.clean(record)
+    raise Problem("gone", reason)
+
+
+async def _from_disk(machine: Machine) -> Cell | None:
+    """Its VM is dead, as after a restart of the machine, but the files on its disk are all there is of them: it sleeps
+    without a memory, or is started at once if it never sleeps."""
+    record = machine.record
+    log.warning("VM %s is without its memory: %s", machine.vm_id, DIED)
+    await tell_lost(machine, DIED)
+    record.startup = StartupRecord() if record.startup_command else None
+    if record.no_sleep and record.keep == "stay":
+        try:
+            cell = await slumber.restart(machine.parts.cells, record)
+            record.state = VmState.RUNNING
+            return cell
+        except Exception as error:
+            log.error("VM %s can't be started again yet: %s", machine.vm_id, error)
+    record.state, record.slept_at_ms = VmState.SLEEPING, now_ms()
+    machine.write()
+    return None
+
+
+async def tell_lost(machine: Machine, reason: str) -> None:
+    """The scripts that the VM had are over."""
+    for left in list(machine.record.jobs.values()):
+        job = machine.roster.add(left)
+        await job.writer.recover()
+        await job.tell(None, reason)
+        machine.roster.drop(left.job_id)
+
+
+async def take_up(machine: Machine, cell: Cell) -> None:
     """Attach to every script where its stored output ends; end whatever else the earlier program had begun."""
     held = {process.id: process for process in cell.channel.hello.processes}
+    startup = machine.record.startup
+    if startup is not None and startup.process_id is not None:
+        machine.startup_process = held.pop(startup.process_id, None)
     for left in list(machine.record.jobs.values()):
         if left.process_id is None and len(held) == 1:
             left.process_id = next(iter(held))
         info = held.pop(left.process_id, None) if left.process_id is not None else None
         if info is None:  # told and released, or never given
-            del machine.record.jobs[left.job_id]
+            machine.roster.drop(left.job_id)
             continue
         job = machine.roster.add(left)
         await job.writer.recover()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mags.host.machines.cells import Cell, new_handle, shape
-from mags.host.machines.record import Record
+from mags.host.machines.record import Record, StartupRecord
 from mags.protocol.messages import Start
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def record_of(start: Start) -> Record:
         idle_timeout_s=start.idle_timeout_s,
         no_sleep=start.no_sleep,
         attachment=start.attachment,
+        home=start.script.job_id,
+        startup=StartupRecord() if start.revive and start.startup_command else None,
     )
 
 

@@ -76,7 +76,8 @@ class Cells:
     ) -> None:
         self.vmm, self.namespaces, self.records = vmm, namespaces, records
         self._uids, self._groups, self._directory = uids, groups, directory
-        self._turn = asyncio.Semaphore(at_once)
+        self.turn = asyncio.Semaphore(at_once)
+        """Held by whoever starts a hypervisor."""
         self.making = 0
         """How many are being made or wait for their turn."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -87,7 +88,7 @@ class Cells:
         """
         self.making += 1
         try:
-            async with self._turn:
+            async with self.turn:
                 return await self._make(record, work_disk)
         finally:
             self.making -= 1
@@ -100,22 +101,41 @@ class Cells:
             namespace = await self.namespaces.take()
             record.namespace = namespace.index
             self.records.write(record)
-            spec = record.spec
-            group = self._groups.create(record.handle, memory_mb=spec.memory_mb, vcpus=spec.vcpus)
+            group = self.group(record)
             vm = await self.vmm.clone(
-                shape(spec),
-                self._directory / record.handle,
+                shape(record.spec),
+                self.directory(record),
                 namespace=namespace,
                 uid=record.uid,
                 work_disk=work_disk,
                 group=group,
             )
-            _offer_to_the_oom_killer(vm.pid)
+            offer_to_the_oom_killer(vm.pid)
             channel = await Channel.connect(vm.channel_path, timeout=GREETING_S)
             return Cell(record, vm, channel, namespace, group)
         except BaseException:
             await asyncio.shield(self._free(record, vm, namespace))
             raise
+
+    def directory(self, record: Record) -> Path:
+        """The VM's own."""
+        return self._directory / record.handle
+
+    def group(self, record: Record) -> Cgroup | None:
+        """A control group for a VM that is to come up (again)."""
+        return self._groups.create(record.handle, memory_mb=record.spec.memory_mb, vcpus=record.spec.vcpus)
+
+    async def network(self, record: Record) -> Namespace:
+        """The VM's network as it was, or a new one if it is gone, as after a restart of the machine."""
+        if record.namespace is not None:
+            try:
+                return await self.namespaces.adopt(record.namespace)
+            except NetworkMissing:
+                pass
+        namespace = await self.namespaces.take()
+        record.namespace = namespace.index
+        self.records.write(record)
+        return namespace
 
     async def close(self, cell: Cell) -> None:
         """End the VM and give everything back, the record last. Harmless if repeated."""
@@ -201,7 +221,7 @@ def _remove_tree(directory: Path) -> None:
     shutil.rmtree(directory, onerror=lambda _, path, info: log.error("can't remove %s: %s", path, info[1]))
 
 
-def _offer_to_the_oom_killer(pid: int) -> None:
+def offer_to_the_oom_killer(pid: int) -> None:
     try:
         Path(f"/proc/{pid}/oom_score_adj").write_text(str(OOM_SCORE))
     except OSError as error:

@@ -44,7 +44,7 @@ class Fleet:
             self._tasks = tasks
             for record in left:
                 assert record.vm_id is not None
-                self._launch(Machine(self._parts, record, readopt))
+                self._launch(Machine(self._parts, record, readopt, interruptible=False))
             ready.set()
             await asyncio.Event().wait()
 

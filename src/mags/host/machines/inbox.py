@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from mags.protocol.errors import Problem
 from mags.protocol.messages import Keep, Script, Started
 
 
@@ -43,4 +44,21 @@ class Died:
     reason: str
 
 
-Item = Run | Cancel | Stop | Ended | Died
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """A wish, or news that the VM is idle: put it to sleep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """News: all is done that can be before the VM falls asleep; or what stands against it."""
+
+    problem: Problem | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """A wish: somebody waits for the VM."""
+
+
+Item = Run | Cancel | Stop | Ended | Died | Sleep | Prepared | Wake

@@ -44,15 +44,23 @@ class _Over(Exception):
 
 
 class Machine:
-    """`begin` brings the VM up (see `birth` and `adoption`): it answers the cell, or raises what the caller gets."""
+    """`begin` brings the VM up (see `birth` and `adoption`): it answers the cell, or raises what the caller gets. A
+    stop that comes meanwhile interrupts it if it is `interruptible`: if what it has begun is undone then."""
 
-    def __init__(self, parts: Parts, record: Record, begin: Callable[[Machine], Awaitable[Cell]]) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        record: Record,
+        begin: Callable[[Machine], Awaitable[Cell]],
+        *,
+        interruptible: bool = True,
+    ) -> None:
         self.record, self.parts = record, parts
         self.dispatcher = Dispatcher(parts)
         self.dispatched = False
         """Whether a script was ever given to the guest: it must not be given again."""
         self.gone = asyncio.Event()
-        self._begin = begin
+        self._begin, self._interruptible = begin, interruptible
         self._cell: Cell | None = None
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._lifeline = Lifeline(parts.settings, lambda reason: self._inbox.put_nowait(Died(reason)))
@@ -178,7 +186,7 @@ class Machine:
         stopping = self.state is VmState.STOPPING
         birth = self._tasks.create_task(self._begin_safely())
         stop = self._tasks.create_task(self._stop_wished.wait())
-        await asyncio.wait({birth, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({birth, stop} if self._interruptible else {birth}, return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if not birth.done():
             birth.cancel()

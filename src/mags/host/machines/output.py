@@ -22,10 +22,10 @@ _EXPECTED = Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value
 
 
 class OutputWriter:
-    """Of one job. Not for two tasks at once."""
+    """Of one job. Not for two tasks at once. `after_end`: for output that comes after the script's."""
 
-    def __init__(self, journal: Journal, job_id: str) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, job_id: str, *, after_end: bool = False) -> None:
+        self._journal, self._after_end = journal, after_end
         self._subject = subjects.output(job_id)
         self._sequence = 0
         self._position = {STDOUT: 0, STDERR: 0, SYSTEM: 0}
@@ -100,7 +100,7 @@ class OutputWriter:
             return None
         self._sequence = last.sequence
         try:
-            self.ended = isinstance(decode_output(last.data), OutputEnd)
+            self.ended = isinstance(decode_output(last.data), OutputEnd) and not self._after_end
             numbers = [int(word) for word in last.headers[subjects.OUTPUT_POSITION].split(",")]
             return dict(zip((STDOUT, STDERR, SYSTEM), numbers, strict=True))
         except (KeyError, ValueError, msgspec.DecodeError):

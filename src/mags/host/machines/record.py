@@ -29,6 +29,13 @@ class JobRecord(Value):
     cancelled: bool = False
 
 
+class StartupRecord(Value):
+    """The startup command is to run, or runs. `base`: where its output begins in the streams of the job's log."""
+
+    process_id: int | None = None
+    base: tuple[int, int] = (0, 0)
+
+
 class Record(Value):
     handle: str
     """Names the VM's directory, control group and record."""
@@ -47,6 +54,12 @@ class Record(Value):
     no_sleep: bool = False
     attachment: Attachment | None = None
     jobs: dict[str, JobRecord] = {}
+    home: str = ""
+    """The job whose log has the startup command's output: the VM's first."""
+    startup: StartupRecord | None = None
+    """None: nothing to run, or it has ended well."""
+    slept_at_ms: int = 0
+    """When it fell asleep last, Unix time; it is asleep if `state` says so."""
     reason: str = ""
     """Why it failed."""
 

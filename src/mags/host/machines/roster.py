@@ -55,7 +55,9 @@ class Roster:
     def add(self, record: JobRecord) -> Job:
         """A job that is on its way to the guest, or was left by an earlier host program."""
         if record.started is not None:
-            self.answer(record.job_id)[0].set_result(record.started)
+            answer, _ = self.answer(record.job_id)
+            if not answer.done():
+                answer.set_result(record.started)
         writer = OutputWriter(self._parts.journal, record.job_id)
         job = Job(self._record.vm_id or "", record, writer, self._parts.events, self._death)
         self.jobs[record.job_id] = job
@@ -92,6 +94,16 @@ class Roster:
         try:
             async with asyncio.timeout(TELLING_S):
                 await self.all_told()
+        except TimeoutError:
+            pass
+
+    async def endings_told(self, timeout: float) -> None:
+        """The scripts that have ended are told of, or the time is over."""
+        ending = [job for job in self.jobs.values() if job.process is not None and job.process.exit is not None]
+        try:
+            async with asyncio.timeout(timeout):
+                for job in ending:
+                    await job.ended.wait()
         except TimeoutError:
             pass
 

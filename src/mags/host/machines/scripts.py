@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from mags.host.guest import Exec, Exit, Offsets, Process
-from mags.host.machines.output import OutputWriter
 from mags.protocol.guest import STDERR, STDOUT
 from mags.protocol.messages import Script
 
@@ -43,7 +44,16 @@ Run = tuple[int, int, bytes]
 """Stream, offset of the first byte, bytes."""
 
 
-async def follow(process: Process, writer: OutputWriter, start: Offsets) -> Exit:
+class Sink(Protocol):
+    """Where output is stored (output.OutputWriter is one)."""
+
+    @property
+    def position(self) -> tuple[int, int]: ...
+
+    async def write(self, stream: int, offset: int, data: bytes) -> None: ...
+
+
+async def follow(process: Process, writer: Sink, start: Offsets) -> Exit:
     """Store the output, from `start` on, until the process has ended. Raises ChannelClosed when the guest is gone."""
     taken = {STDOUT: start.stdout, STDERR: start.stderr}
     while batch := await _batch(process, taken):
