@@ -100,7 +100,11 @@ class QemuVm:
         reason = None
         with self.qmp.events("SHUTDOWN") as events:
             shutdown = asyncio.ensure_future(anext(events))
-            await asyncio.wait((shutdown, self.process.died), return_when=asyncio.FIRST_COMPLETED)
+            try:
+                await asyncio.wait((shutdown, self.process.died), return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                shutdown.cancel()
+                raise
             if shutdown.done() and shutdown.exception() is None:
                 reason = GUEST_ENDED
                 await self._keep_console()
