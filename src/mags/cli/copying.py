@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from mags.cli.command import MISUSED, Refused
-from mags.sdk.calls import files
-from mags.sdk.errors import Conflict, InvalidRequest, NotFound
+from mags.sdk.calls import files, jobs
 from mags.sdk.uploads import file_chunks
 
 if TYPE_CHECKING:
@@ -50,12 +49,7 @@ def join(directory: str, name: str) -> str:
 
 
 def is_directory(session: Session, vm: str, path: str) -> bool:
-    """Whether such a directory is there. (`/.`, because a file has a list too: itself.)"""
-    try:
-        session.sender.send(files.list_files(vm, f"{path.rstrip('/')}/."))
-    except (NotFound, InvalidRequest, Conflict):
-        return False
-    return True
+    return session.sender.send(jobs.exec(vm, ["test", "-d", path]))["exit_code"] == 0
 
 
 def send_file(session: Session, source: Path | None, vm: str, path: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from types import TracebackType
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -27,19 +28,21 @@ class AsyncProcess:
 
     def __init__(self, settings: Settings, name_or_id: str, start: str) -> None:
         self._settings, self._name, self._start = settings, name_or_id, start
-        self._receiver = Receiver()
+        self._receiver, self._stack = Receiver(), AsyncExitStack()
         self._opened: ClientConnection | None = None
 
     async def __aenter__(self) -> AsyncProcess:
         try:
-            self._opened = await connect(
-                websocket_url(self._settings, self._name),
-                additional_headers=headers(self._settings),
-                user_agent_header=AGENT,
-                compression=None,
-                max_size=MESSAGE_LIMIT,
-                open_timeout=60,
-                close_timeout=5,
+            self._opened = await self._stack.enter_async_context(
+                connect(
+                    websocket_url(self._settings, self._name),
+                    additional_headers=headers(self._settings),
+                    user_agent_header=AGENT,
+                    compression=None,
+                    max_size=MESSAGE_LIMIT,
+                    open_timeout=60,
+                    close_timeout=5,
+                )
             )
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
             raise refusal(self._settings, error) from error
@@ -89,8 +92,7 @@ class AsyncProcess:
 
     async def close(self) -> None:
         """Hang up: a process that still runs is ended."""
-        if self._opened is not None:
-            await self._opened.close()
+        await self._stack.aclose()
 
     @property
     def _connection(self) -> ClientConnection:

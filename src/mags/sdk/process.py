@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -112,9 +113,9 @@ class Process:
     """One command that runs; see the module. Iterating gives `(stream, data)`: 1 stdout, 2 stderr."""
 
     def __init__(self, settings: Settings, name_or_id: str, start: str) -> None:
-        self._receiver = Receiver()
+        self._receiver, self._stack = Receiver(), ExitStack()
         try:
-            self._connection: ClientConnection = connect(
+            opening = connect(
                 websocket_url(settings, name_or_id),
                 additional_headers=headers(settings),
                 user_agent_header=AGENT,
@@ -123,6 +124,7 @@ class Process:
                 open_timeout=60,
                 close_timeout=5,
             )
+            self._connection: ClientConnection = self._stack.enter_context(opening)
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
             raise refusal(settings, error) from error
         self._send(start)
@@ -165,7 +167,7 @@ class Process:
 
     def close(self) -> None:
         """Hang up: a process that still runs is ended."""
-        self._connection.close()
+        self._stack.close()
 
     def __enter__(self) -> Process:
         return self

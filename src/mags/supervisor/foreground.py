@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from mags.kit import logs
 from mags.kit.children import ChildFailed
 from mags.kit.process import CommandError
 from mags.supervisor import status
@@ -22,6 +24,8 @@ FAILURES = (Trouble, PortTaken, AlreadyUp, ChildFailed, CommandError, Permission
 """What `start` raises with a sentence for people."""
 LEAVE_VMS = signal.SIGUSR1
 """Ends the supervisor and its programs, and leaves the VMs running for the next one."""
+CLEAR = "\r\033[K"
+"""To the begin of the terminal's line, which is empty then."""
 REDRAW = 1.0
 """Seconds between two looks at the status."""
 
@@ -74,14 +78,12 @@ async def _show_until(ended: asyncio.Event, supervisor: Supervisor) -> None:
     interactive, shown = sys.stderr.isatty(), ""
     while not ended.is_set():
         line = supervisor.status_line()
-        if line != shown:
-            shown = line
-            if interactive:
-                columns = shutil.get_terminal_size().columns
-                sys.stderr.write(f"\r\033[K{status.fit(line, columns)}")
-            else:
-                sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+        if interactive:  # always: a line of log may have come between
+            sys.stderr.write(f"{CLEAR}{status.fit(line, shutil.get_terminal_size().columns)}")
+        elif line != shown:
+            sys.stderr.write(line + "\n")
+        shown = line
+        sys.stderr.flush()
         try:
             async with asyncio.timeout(REDRAW):
                 await ended.wait()
@@ -90,6 +92,14 @@ async def _show_until(ended: asyncio.Event, supervisor: Supervisor) -> None:
     if interactive:
         sys.stderr.write("\n")
         sys.stderr.flush()
+
+
+def log_to_terminal() -> None:
+    """Lines of log on stderr, where they don't mix with the status line."""
+    logs.configure("up")
+    if sys.stderr.isatty():
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(logging.Formatter(f"{CLEAR}%(levelname)s: %(message)s"))
 
 
 class Report:

@@ -10,7 +10,7 @@ from mags.cli.copying import Place
 from mags.sdk.testing import Answer, SeenRequest
 from tests.unit.cli.conftest import Mags
 
-NO_DIRECTORY = (404, {"error": "There is no such file.", "code": "not_found", "details": {"path": "/x"}})
+NO_FILE = (404, {"error": "There is no such file.", "code": "not_found"})
 
 
 @pytest.mark.parametrize(("word", "place"), [
@@ -32,8 +32,8 @@ def test_relative_paths_begin_at_home() -> None:
 
 
 def vm(request: SeenRequest) -> Answer:
-    if request.path.endswith("/files/list"):
-        return {"entries": []} if request.query["path"] in ("/root/.", "/srv/.") else NO_DIRECTORY
+    if request.path.endswith("/exec"):
+        return {"exit_code": 0 if request.json["command"] in (["test", "-d", "/root"], ["test", "-d", "/srv"]) else 1}
     return b"content" if request.method == "GET" else {}
 
 
@@ -60,7 +60,7 @@ def test_several_files_go_into_a_directory(mags: Mags, tmp_path: Path) -> None:
 
 def test_a_file_comes_out_with_its_mode_and_whole(mags: Mags, tmp_path: Path) -> None:
     def handler(request: SeenRequest) -> Answer:
-        return vm(request) if "list" in request.path else (200, b"content", {"X-Mags-Mode": "750"})
+        return vm(request) if "exec" in request.path else (200, b"content", {"X-Mags-Mode": "750"})
 
     assert mags("cp", "dev:/srv/f", str(tmp_path / "out"), answer=handler).status == 0
     assert (tmp_path / "out").read_bytes() == b"content" and (tmp_path / "out").stat().st_mode & 0o777 == 0o750
@@ -74,7 +74,9 @@ def test_a_file_goes_to_stdout(mags: Mags) -> None:
 
 
 def test_a_file_that_is_not_there_leaves_nothing(mags: Mags, tmp_path: Path) -> None:
-    outcome = mags("cp", "dev:/nothing", str(tmp_path / "out"), answer=lambda _: NO_DIRECTORY)
+    outcome = mags(
+        "cp", "dev:/x", str(tmp_path / "o"), answer=lambda seen: {"exit_code": 1} if "exec" in seen.path else NO_FILE
+    )
     assert outcome.status == 1 and "no such file" in outcome.err and not [*tmp_path.iterdir()]
 
 

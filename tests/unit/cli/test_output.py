@@ -35,9 +35,18 @@ LOGS = {
 }
 FAILED = {**JOB, "name": None, "status": "error", "exit_code": None}
 PAGE = {"jobs": [JOB, FAILED], "total": 30, "page": 1, "page_size": 20}
-TOKENS = {"tokens": [{"id": "t1", "name": "laptop", "created_at": "2026-01-01T00:00:00.000Z", "last_used_at": None,
-                      "expires_at": None}], "total": 1}  # fmt: skip
-KEYS = {"ssh_keys": [{"id": "k1", "name": "laptop", "fingerprint": "SHA256:abc", "created_at": None}], "total": 1}
+TOKEN = {
+    "id": "t1",
+    "name": "laptop",
+    "created_at": "2026-01-01T00:00:00.000Z",
+    "last_used_at": None,
+    "expires_at": None,
+}
+TOKENS: dict[str, Any] = {"tokens": [TOKEN], "total": 1}
+KEYS: dict[str, Any] = {
+    "ssh_keys": [{"id": "k1", "name": "laptop", "fingerprint": "SHA256:abc", "created_at": None}],
+    "total": 1,
+}
 USAGE = {
     "window_days": 30, "total_jobs": 12, "completed_jobs": 10, "failed_jobs": 2, "running_jobs": 0,
     "vm_seconds": 4000.5, "cpu_seconds": 61.2, "storage_bytes": 5 << 30, "by_day": [],
@@ -73,7 +82,7 @@ CASES: dict[str, tuple[list[str], Any]] = {
     "cron-disable": (["cron", "disable", "nightly"], {**CRON, "cron_jobs": [CRON]}),
     "cron-unknown": (["cron", "run", "none"], {"cron_jobs": [CRON]}),
     "token-list": (["token", "list"], TOKENS),
-    "token-create": (["token", "create", "ci"], {**TOKENS["tokens"][0], "token": "mags_secret"}),
+    "token-create": (["token", "create", "ci"], {**TOKEN, "token": "mags_secret"}),
     "token-revoke": (["token", "revoke", "laptop"], TOKENS),
     "ssh-key-list": (["ssh-key", "list"], KEYS),
     "ssh-key-add": (["ssh-key", "add", "ssh-ed25519 AAAA me"], KEYS["ssh_keys"][0]),

@@ -92,6 +92,7 @@ def _foreground(settings: Settings, session: Session) -> int:
     def ready(url: str) -> None:
         session.console.note(f"Mags is up at {url}. Ctrl-C stops it.")
 
+    foreground.log_to_terminal()
     try:
         asyncio.run(foreground.serve(settings, ready=ready, note=session.console.note))
     except foreground.FAILURES as error:
