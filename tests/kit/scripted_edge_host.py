@@ -12,6 +12,7 @@ import pty
 import signal
 import struct
 import termios
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,13 @@ class ScriptedHost:
     async def start(self) -> None:
         await self.nats.subscribe(subjects.rpc(self.host_id, "*"), cb=self._on_request)
         await self.nats.subscribe(edge.activity(self.host_id, "*"), cb=self._on_activity)
+
+    async def sleep(self, vm_id: str) -> None:
+        """Put a VM to sleep and say so."""
+        self.vms[vm_id].asleep = True
+        event = messages.VmChanged(vm_id=vm_id, state="sleeping", at_ms=int(time.time() * 1000))
+        await self.nats.publish(subjects.event(self.host_id), messages.encode(event))
+        await self.nats.flush()
 
     async def aclose(self) -> None:
         for task in [*self.sessions, *self._requests]:

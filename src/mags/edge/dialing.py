@@ -19,6 +19,7 @@ from mags.hostclient import HostClient, Session
 from mags.protocol import messages, subjects
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
+from mags.protocol.states import VmState
 
 log = logging.getLogger("mags.edge.dialing")
 
@@ -32,6 +33,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.05, 0.5
 """Seconds between two tries while nothing listens."""
 VERDICT = 0.2
 """Seconds in which a far guest says that nothing listens; one that keeps silent for so long has connected."""
+DOWN = frozenset({VmState.SLEEPING, VmState.STOPPING, VmState.GONE, VmState.FAILED})
 CHUNK = 64 << 10
 
 
@@ -47,6 +49,7 @@ class Dialer:
         self._known: dict[tuple[str, int], tuple[messages.Dialed, float]] = {}
         self._asking: dict[tuple[str, int], asyncio.Task[messages.Dialed]] = {}
         self._tasks = Tasks()
+        self._listeners: list[Callable[[str, float], None]] = []
 
     async def connect(
         self, host_id: str, vm_id: str, port: int, protocol: Callable[[], asyncio.Protocol], *, patience: float
@@ -78,6 +81,10 @@ class Dialer:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LAST_PAUSE)
 
+    def on_down(self, listener: Callable[[str, float], None]) -> None:
+        """Tell `listener` the id of each VM that falls asleep or ends, and when it did (Unix time in ms)."""
+        self._listeners.append(listener)
+
     async def start(self) -> None:
         """Begin to hear which VMs fall asleep or end."""
         await self._hosts.connection.subscribe(subjects.EVENTS, cb=self._on_event)
@@ -87,8 +94,10 @@ class Dialer:
             event = messages.decode_event(message.data)
         except (msgspec.DecodeError, msgspec.ValidationError):
             return
-        if isinstance(event, messages.VmChanged):
+        if isinstance(event, messages.VmChanged) and event.state in DOWN:
             self.forget(event.vm_id)
+            for listener in self._listeners:
+                listener(event.vm_id, event.at_ms)
 
     def forget(self, vm_id: str) -> None:
         """Its address may be void: it fell asleep, or ended."""

@@ -7,6 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from mags.protocol.errors import Problem
+
 log = logging.getLogger("mags.edge.tasks")
 
 T = TypeVar("T")
@@ -46,5 +48,6 @@ class Tasks:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("a task failed: %r", error, exc_info=error)
+        if task.cancelled() or (error := task.exception()) is None or isinstance(error, Problem):
+            return  # a problem is news for whoever waits for the task
+        log.error("a task failed: %r", error, exc_info=error)

@@ -86,6 +86,65 @@ async def test_a_host_without_room_says_so(world: World) -> None:
     assert seen.headers["retry-after"]
 
 
+async def test_a_program_that_answers_garbage_harms_only_its_own_url(world: World) -> None:
+    garbage = [
+        b"\xff\x00garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 999999 X\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000,
+    ]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(garbage[int(head.split(b" ")[1][1:])])
+        await writer.drain()
+
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(answer)})
+    world.host.vm("v2", {8080: await world.serve(App())})
+    world.control.publish("mad", "v1")
+    world.control.publish("shop", "v2")
+
+    for number in range(len(garbage)):
+        assert (await world.get("mad", f"/{number}")).status_code == 502, number
+    assert (await world.get("shop")).status_code == 200
+
+
+async def test_more_after_an_answer_does_not_become_the_next_ones(world: World) -> None:
+    """A program that sends two answers to one request: the second must not be given to anybody."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
+
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(answer)})
+    world.control.publish("mad", "v1")
+    async with world.client() as client:
+        for _ in range(20):
+            seen = await client.get("/", headers=world.host_header("mad"))
+            assert seen.text == "first" or seen.status_code == 502
+
+
+async def test_the_edge_goes_on_when_nats_comes_back(world: World) -> None:
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(App())})
+    world.control.publish("shop", "v1", ttl_s=600)
+    assert (await world.get("shop")).status_code == 200
+
+    await world.restart_nats()
+
+    world.control.publish("new", "v1")
+    assert (await world.get("shop")).status_code == 200
+    async with asyncio.timeout(60):
+        while (await world.get("new")).status_code != 200:
+            await asyncio.sleep(0.05)
+
+
 async def test_a_vm_on_another_machine_is_reached_through_its_host(world: World) -> None:
     world.host.machine_id = "elsewhere"
     await world.start()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from mags.protocol import messages, subjects
-from mags.protocol.messages import VmChanged
 from tests.integration.edge.world import World
 from tests.kit.web import App, answers
 
@@ -69,19 +67,32 @@ async def test_a_sleeping_vm_is_woken_once_by_many(world: World) -> None:
 
 async def test_a_vm_that_fell_asleep_is_woken_by_the_next_request(world: World) -> None:
     await world.start()
-    port = await world.serve(App())
-    vm = world.host.vm("v1", {8080: port})
+    vm = world.host.vm("v1", {8080: await world.serve(App())})
     world.control.publish("shop", "v1")
-    assert (await world.get("shop")).status_code == 200
+    async with world.client() as client:
+        for number in range(1, 6):
+            assert (await client.get("/", headers=world.host_header("shop"))).status_code == 200
+            await world.host.sleep("v1")
+            async with asyncio.timeout(60):
+                while vm.wakes < number:  # the news comes a moment later; no request is lost meanwhile
+                    assert (await client.get("/", headers=world.host_header("shop"))).status_code == 200
 
-    vm.asleep = True
-    asleep = VmChanged(vm_id="v1", state="sleeping")
-    await world.host.nats.publish(subjects.event("h1"), messages.encode(asleep))
-    await world.host.nats.flush()
-    async with asyncio.timeout(60):
-        while vm.wakes == 0:
-            # Caddy may still have a connection from before; new ones wake.
-            assert {one.status_code for one in await asyncio.gather(*(world.get("shop") for _ in range(5)))} == {200}
+
+async def test_connections_into_a_vm_that_falls_asleep_end(world: World) -> None:
+    async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: one\n\n")
+        await reader.read()
+
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(patient)})
+    world.control.publish("news", "v1")
+    async with world.client() as client, client.stream("GET", "/", headers=world.host_header("news")) as answer:
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "data: one"
+        await asyncio.sleep(0.01)  # what was connected in the very millisecond of the sleep counts as later
+        await world.host.sleep("v1")
+        assert [line async for line in lines] == [""]
 
 
 async def test_a_program_that_starts_late_is_waited_for(world: World) -> None:

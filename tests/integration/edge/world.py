@@ -41,6 +41,7 @@ class World:
     host: ScriptedHost
     control: ScriptedControl
     stack: AsyncExitStack
+    nats_stack: AsyncExitStack
     edge: Edge = field(init=False)
     settings: Settings = field(init=False)
 
@@ -57,6 +58,14 @@ class World:
         self.edge = Edge(self.settings)
         await self.edge.start()
         self.stack.push_async_callback(self.edge.aclose)
+
+    async def restart_nats(self) -> None:
+        """The same server, away for a moment."""
+        await self.nats_stack.aclose()
+        for left in (self.folder / "nats").glob("*.ports"):
+            left.unlink()
+        port = int(self.nats_url.rpartition(":")[2])
+        await self.nats_stack.enter_async_context(nats_server(self.folder / "nats", port=port))
 
     @property
     def http_port(self) -> int:
@@ -100,7 +109,10 @@ async def a_world() -> AsyncIterator[World]:
         async with AsyncExitStack() as stack:
             (folder / "nats").mkdir()
             (folder / "home").mkdir()
-            url = await stack.enter_async_context(nats_server(folder / "nats"))
+            port = free_port()
+            server = AsyncExitStack()
+            stack.push_async_callback(server.aclose)
+            url = await server.enter_async_context(nats_server(folder / "nats", port=port))
             connection = await nats.connect(url, name="scripted")
             stack.push_async_callback(connection.close)
             host = ScriptedHost(connection, folder / "home")
@@ -108,6 +120,6 @@ async def a_world() -> AsyncIterator[World]:
             await host.start()
             await control.start()
             stack.push_async_callback(host.aclose)
-            yield World(folder, url, host, control, stack)
+            yield World(folder, url, host, control, stack, server)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -69,6 +69,8 @@ class Front(Side):
         self._early_size = 0
         self._refused = False
         self.open = False
+        self.joined_ms: float | None = None
+        """When it was connected to the VM (Unix time in ms)."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

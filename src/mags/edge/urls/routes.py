@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import logging
 import shutil
+import time
 from pathlib import Path
 
 from mags.edge.activity import Activity
@@ -92,6 +93,12 @@ class Route:
             if front is not but:
                 front.abort()
 
+    def cut_before(self, vm_id: str, at_ms: float) -> None:
+        """End the connections that have led to this VM since before then (Unix time)."""
+        for front, (_, counted_vm) in list(self._counted.items()):
+            if counted_vm == vm_id and front.joined_ms is not None and front.joined_ms <= at_ms:
+                front.abort()
+
     def _opened(self, front: Front) -> None:
         if self._closed:  # it had connected just before the socket went
             front.refuse(self._changed().raw())
@@ -112,6 +119,9 @@ class Route:
             front.refuse(self._page(problem).raw())
         except NotListening:
             front.refuse(self._not_listening().raw())
+        except Exception:
+            log.exception("a connection of %s", self.host)
+            front.refuse(pages.trouble("Something went wrong on our side.").raw())
 
     async def _join(self, front: Front) -> None:
         """Connect `front` to the VM. Problem, NotListening when it can't be."""
@@ -126,6 +136,7 @@ class Route:
                 await self._routes.dialer.connect(
                     target.host_id, target.vm_id, target.port, lambda: Back(front), patience=self._routes.patience
                 )
+                front.joined_ms = time.time() * 1000
                 return
             except Problem as problem:
                 self._uncount(front)
@@ -175,6 +186,7 @@ class Routes:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True, mode=0o700)
         self.directory.on_changed(self._on_changed)
+        self.dialer.on_down(self._on_down)
 
     async def aclose(self) -> None:
         for route in list(self._routes.values()):
@@ -234,6 +246,11 @@ class Routes:
             target = route.target
             if {target.subdomain, route.key[0]} & set(changed.subdomains) or target.vm_id in changed.vms:
                 self._checks.start(self._recheck(route))
+
+    def _on_down(self, vm_id: str, at_ms: float) -> None:
+        # What came after has woken it again, though this news may only come now.
+        for route in self._routes.values():
+            route.cut_before(vm_id, at_ms)
 
     async def _recheck(self, route: Route) -> None:
         try:
