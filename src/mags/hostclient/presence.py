@@ -72,6 +72,7 @@ class Hosts:
         self._began = self._clock()
         self._reconnects = self._connection.stats["reconnects"]
         self._subscription = await self._connection.subscribe(subjects.PRESENCE, cb=self._on_message)
+        await self._connection.flush()
 
     async def stop(self) -> None:
         if self._subscription is not None:

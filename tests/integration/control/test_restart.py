@@ -150,7 +150,7 @@ async def test_the_messages_may_go_away_for_a_moment(tmp_path: Path) -> None:
         # Our connection breaks (as when the server restarts) and comes back by itself.
         transport = mags.world.connection._transport
         assert transport is not None
-        transport.close()
+        transport.close()  # type: ignore[no-untyped-call]
         assert (await mags.reaches(request_id, "completed", "error"))["status"] == "completed"
         assert (await mags.run("true"))["status"] == "completed"
         assert host.count("start") == 2
