@@ -29,6 +29,8 @@ class Cancel:
 class Stop:
     """A wish: end the VM."""
 
+    reason: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:

@@ -1,8 +1,11 @@
 """The driver of one VM: the only one that changes its state. Wishes come through its inbox (policy: `wishes`).
 
-    begin (a new VM, or one adopted) --> [next item] --> run | cancel | stop | ended | died | parked too long
+    begin (a new VM, or one adopted) --> [next item] --> run | cancel | stop | ended | died | sleep | wake | too long
                                              ^------------------------'
                                                                       '--> wind up: VM gone, control told
+
+What goes on only while the VM is up are its attendants: they follow its scripts, feel its pulse, watch whether it is
+idle. They are dismissed when it falls asleep.
 
 A machine lives from a start or an adoption until its VM is gone and control knows. When the host program ends before,
 the VM stays as it is, for the next one to adopt.
@@ -18,16 +21,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mags.host.errors import as_problem
-from mags.host.guest import ChannelClosed, GuestError, Offsets, Process
+from mags.host.guest import ChannelClosed, GuestError, Offsets, Process, ProcessInfo
+from mags.host.machines import adoption, idle, startup
 from mags.host.machines.cells import Cell
 from mags.host.machines.dispatch import Dispatcher
 from mags.host.machines.events import now_ms
-from mags.host.machines.inbox import Cancel, Died, Ended, Item, Run, Stop
+from mags.host.machines.gate import Gate
+from mags.host.machines.inbox import Cancel, Died, Ended, Item, Prepared, Run, Sleep, Stop, Wake
 from mags.host.machines.jobs import CANCELLED, STOPPED, Job
 from mags.host.machines.lifeline import Lifeline
 from mags.host.machines.parts import Parts
 from mags.host.machines.record import JobRecord, Record
 from mags.host.machines.roster import Roster
+from mags.host.machines.sleeper import Sleeper
+from mags.host.machines.vigil import Vigil
 from mags.host.machines.wishes import Denied, Wish, judge
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Adjust, Keep, Script, Started, VmChanged, VmReport
@@ -37,6 +44,7 @@ log = logging.getLogger(__name__)
 
 USE_S = 120.0
 """How long an exec or a session waits until the VM is up."""
+OVERSLEPT = "It slept for longer than a VM is kept whose files are on its host only."
 
 
 class _Over(Exception):
@@ -44,14 +52,15 @@ class _Over(Exception):
 
 
 class Machine:
-    """`begin` brings the VM up (see `birth` and `adoption`): it answers the cell, or raises what the caller gets. A
-    stop that comes meanwhile interrupts it if it is `interruptible`: if what it has begun is undone then."""
+    """`begin` brings the VM up (see `birth` and `adoption`): it answers the cell, or None when the VM sleeps, or raises
+    what the caller gets. A stop that comes meanwhile interrupts it if it is `interruptible`: if what it has begun is
+    undone then."""
 
     def __init__(
         self,
         parts: Parts,
         record: Record,
-        begin: Callable[[Machine], Awaitable[Cell]],
+        begin: Callable[[Machine], Awaitable[Cell | None]],
         *,
         interruptible: bool = True,
     ) -> None:
@@ -61,14 +70,17 @@ class Machine:
         """Whether a script was ever given to the guest: it must not be given again."""
         self.gone = asyncio.Event()
         self._begin, self._interruptible = begin, interruptible
+        self.gate = Gate()
+        self.sleeper = Sleeper(self)
+        self.startup_process: ProcessInfo | None = None
+        """The startup command's, if it was left running."""
         self._cell: Cell | None = None
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()
-        self._lifeline = Lifeline(parts.settings, lambda reason: self._inbox.put_nowait(Died(reason)))
-        self.roster = Roster(parts, record, self._lifeline.why)
-        self._usable = asyncio.Event()
+        self._lifeline = self._new_lifeline()
+        self.roster = Roster(parts, record, lambda: self._lifeline.why())
         self._stop_wished = asyncio.Event()
-        self._uses = 0
         self._active = time.monotonic()
+        self._attendants: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup
 
     # --- what others ask ------------------------------------------------------------------------------------------
@@ -80,6 +92,30 @@ class Machine:
     @property
     def state(self) -> VmState:
         return self.record.state
+
+    @property
+    def up(self) -> Cell:
+        """The VM. Raises Problem when it has no process."""
+        if self._cell is None:
+            raise Problem("unavailable", "The VM is not up: try again in a moment.")
+        return self._cell
+
+    @property
+    def idle_timeout_s(self) -> float:
+        return self.record.idle_timeout_s or self.parts.settings.idle_timeout_s
+
+    @property
+    def idle_s(self) -> float:
+        """For how long there was no activity."""
+        return time.monotonic() - self._active
+
+    @property
+    def sleepy(self) -> bool:
+        """Whether it may fall asleep because nobody has anything of it."""
+        parked = self.state is VmState.PARKED
+        limit = self.parts.settings.park_timeout_s if parked else self.idle_timeout_s
+        calm = not self.gate.inside and self._inbox.empty() and self.state in (VmState.RUNNING, VmState.PARKED)
+        return calm and self.idle_s >= limit
 
     async def run(self, script: Script, *, keep: Keep | None = None) -> Started:
         """Give the VM a script; answers when it has it. The same job again gets the same answer. `keep` changes what
@@ -106,19 +142,33 @@ class Machine:
     async def use(self) -> AsyncIterator[Cell]:
         """The VM, up, for an exec, a session, files or a connection; while this lasts it is active."""
         self._judge(Wish.USE)
-        self._uses += 1
         try:
+            if not self.gate.is_open:
+                self._inbox.put_nowait(Wake())
             try:
-                async with asyncio.timeout(USE_S):
-                    await self._usable.wait()
+                await self.gate.enter(USE_S)
             except TimeoutError:
                 raise Problem("unavailable", "The VM is not up yet: try again in a moment.") from None
             self._judge(Wish.USE)
-            assert self._cell is not None
-            yield self._cell
+            yield self.up
         finally:
-            self._uses -= 1
+            self.gate.leave()
             self.touch()
+
+    async def sleep(self) -> None:
+        """Returns when it sleeps. Raises Problem when it can't: it is in use, or may not, or there is no room."""
+        if self._judge(Wish.SLEEP):
+            reason = idle.keeps_awake(self.record)
+            if reason is not None:
+                raise reason
+            answer = self.sleeper.wish()
+            self._inbox.put_nowait(Sleep())
+            await asyncio.shield(answer)
+
+    def doze(self) -> None:
+        """It is idle."""
+        if self.sleepy:
+            self._inbox.put_nowait(Sleep())
 
     def touch(self) -> None:
         """There was activity now."""
@@ -131,6 +181,7 @@ class Machine:
         record.idle_timeout_s = record.idle_timeout_s if wish.idle_timeout_s is None else wish.idle_timeout_s
         record.no_sleep = record.no_sleep if wish.no_sleep is None else wish.no_sleep
         record.startup_command = record.startup_command if wish.startup_command is None else wish.startup_command
+        self.touch()
         self.parts.records.write(record)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -149,6 +200,10 @@ class Machine:
             workspace_id=attachment.workspace_id if attachment else None,
             keep=self.record.keep,
         )
+
+    def tell(self, item: Item) -> None:
+        """News for the driver."""
+        self._inbox.put_nowait(item)
 
     def _judge(self, wish: Wish) -> bool:
         """Whether to queue it; False: it is so already. Raises the problem when it can't be."""
@@ -179,6 +234,8 @@ class Machine:
             ended = judge(VmState.GONE, Wish.RUN)
             if isinstance(ended, Denied):
                 self.roster.refuse_all(ended.problem)
+                self.sleeper.give_up(ended.problem)
+                self.gate.refuse(ended.problem)
             self.gone.set()
 
     async def _come_up(self) -> tuple[VmState, str] | None:
@@ -197,11 +254,12 @@ class Machine:
         if isinstance(outcome, Problem):
             self.roster.refuse_all(outcome)
             return VmState.GONE if stopping else VmState.FAILED, outcome.message
-        self._cell = outcome
-        self.spawn(self._lifeline.watch(outcome), "watch")
+        if outcome is not None:
+            self._cell = outcome
+            self.attend(self._lifeline.watch(outcome), "watch")
         return None
 
-    async def _begin_safely(self) -> Cell | Problem:
+    async def _begin_safely(self) -> Cell | Problem | None:
         try:
             return await self._begin(self)
         except Exception as error:
@@ -218,19 +276,27 @@ class Machine:
 
     async def _serve(self) -> tuple[VmState, str]:
         """Item by item, until the VM's end: how it ends."""
-        if not self.dispatcher.fresh:
+        if self._cell is not None and not self.dispatcher.fresh:
             self._open_for_use()
         while True:
             match await self._next():
                 case Run() as wish:
+                    problem = await self.sleeper.wake()
+                    if problem is not None:
+                        self.roster.withdraw(wish.script.job_id, problem)
+                        continue
                     problem = await self._run(wish)
                     if problem is not None:
                         return VmState.FAILED, problem.message
                 case Cancel(job_id):
-                    job = self.roster.jobs.get(job_id)
-                    if job is not None:
-                        job.record.cancelled = True
-                        self.spawn(job.end(CANCELLED, self.parts.settings.cancel_grace_s), "cancel")
+                    await self._cancel(job_id)
+                case Sleep():
+                    self.sleeper.prepare()
+                case Prepared(problem):
+                    await self.sleeper.fall_asleep(problem)
+                case Wake():
+                    if self.state is VmState.SLEEPING and await self.sleeper.wake() is None:
+                        self._rest()
                 case Ended(job_id):
                     self.roster.drop(job_id)
                     self.touch()
@@ -238,23 +304,33 @@ class Machine:
                         return VmState.GONE, ""
                     self._rest()
                 case Died(reason):
-                    return VmState.FAILED, reason
-                case Stop():
-                    return VmState.GONE, ""
+                    if not await self.sleeper.revive(reason):
+                        return VmState.FAILED, reason
+                case Stop(reason):
+                    return VmState.GONE, reason
 
     async def _next(self) -> Item:
-        """The next item; a stop when the VM was parked for too long."""
-        timeout = self.parts.settings.park_timeout_s
+        """The next item; or what the time has come for."""
         while True:
-            if self._uses or self.state is not VmState.PARKED:
+            if self.gate.inside and self.state is VmState.PARKED:
                 self.touch()
-            limit = self._active + timeout - time.monotonic() if self.state is VmState.PARKED else None
             try:
-                async with asyncio.timeout(limit):
+                async with asyncio.timeout(self._due_s()):
                     return await self._inbox.get()
             except TimeoutError:
-                if not self._uses and self._active + timeout <= time.monotonic():
-                    return Stop()
+                if self.state is VmState.SLEEPING:
+                    return Stop(OVERSLEPT)
+                if self.sleepy:
+                    # Files that are kept elsewhere need no VM that sleeps.
+                    return Sleep() if self.record.attachment is None else Stop()
+
+    def _due_s(self) -> float | None:
+        """Seconds until time alone makes something happen."""
+        if self.state is VmState.PARKED and not self.sleeper.preparing:
+            return max(0.0, self.parts.settings.park_timeout_s - self.idle_s)
+        if self.state is VmState.SLEEPING and self.record.attachment is None:
+            return max(0.0, self.record.slept_at_ms / 1000 + self.parts.settings.local_retention_s - time.time())
+        return None
 
     # --- scripts --------------------------------------------------------------------------------------------------
 
@@ -265,7 +341,7 @@ class Machine:
         job = self.roster.add(JobRecord(job_id=wish.script.job_id))
         self.record.keep = wish.keep or self.record.keep
         try:
-            self._to(VmState.RUNNING)
+            self.to(VmState.RUNNING)
             self.parts.records.write(self.record)
             self.dispatched = True
             process = await self.dispatcher.give(self._cell, wish.script, self.record.environment)
@@ -283,9 +359,20 @@ class Machine:
         if not wish.answer.done():
             wish.answer.set_result(job.record.started)
         self._open_for_use()
-        self._write()
+        self.write()
         self.follow(job, process, Offsets())
         return None
+
+    async def _cancel(self, job_id: str) -> None:
+        """A script of a VM that sleeps is ended when it is awake, which it is for that."""
+        if self.state is VmState.SLEEPING and job_id in self.record.jobs:
+            self.record.jobs[job_id].cancelled = True
+            await self.sleeper.wake()
+            return
+        job = self.roster.jobs.get(job_id)
+        if job is not None:
+            job.record.cancelled = True
+            self.attend(job.end(CANCELLED, self.parts.settings.cancel_grace_s), "cancel")
 
     def follow(self, job: Job, process: Process | None, start: Offsets) -> None:
         """See a job to its end."""
@@ -294,7 +381,7 @@ class Machine:
             await self.roster.follow(job, process, start)
             self._inbox.put_nowait(Ended(job.record.job_id))
 
-        self._tasks.create_task(work(), name=f"job-{job.record.job_id}")
+        self._attend(work(), f"job-{job.record.job_id}")
 
     def finish(self) -> None:
         """Nothing is left to do for the VM: end it."""
@@ -303,43 +390,114 @@ class Machine:
     def _rest(self) -> None:
         """Without a script a VM that is not to stay is parked."""
         if not self.record.jobs and self.record.keep == "park" and self.state is VmState.RUNNING:
-            self._to(VmState.PARKED)
-            self.spawn(self._tell(VmState.PARKED), "tell")
-        self._write()
+            self.to(VmState.PARKED)
+            self.touch()
+            self.announce(VmState.PARKED)
+        self.write()
 
     # --- states ---------------------------------------------------------------------------------------------------
 
     def _open_for_use(self) -> None:
         """The guest is configured: execs and sessions may begin."""
-        if not self._usable.is_set():
-            assert self._cell is not None
-            self._usable.set()
-            self.spawn(self._lifeline.pulse(self._cell), "pulse")
+        if self.gate.is_open:
+            return
+        cell = self.up
+        self.touch()
+        self.attend(self._lifeline.pulse(cell), "pulse")
+        if self.record.keep != "job":
+            self.attend(Vigil(self, cell).run(), "vigil")
+        if self.record.startup is not None:
+            self.attend(startup.run(self, cell, self.startup_process), "startup")
+            self.startup_process = None
+        self.gate.open()
 
-    def _to(self, state: VmState) -> None:
+    async def rise(self, cell: Cell) -> None:
+        """The VM is up again, and told: go on with its scripts and let everybody in."""
+        self._cell = cell
+        try:
+            await adoption.take_up(self, cell)
+        except (Problem, ChannelClosed, ValueError) as error:
+            self.tell(Died(f"The VM has failed: {error}"))
+            return
+        self.attend(self._lifeline.watch(cell), "watch")
+        self._open_for_use()
+        self.write()
+
+    def asleep(self) -> None:
+        """The VM has no process any more. What it was saved as is made safe in the background."""
+        self._cell = None
+        self.roster.jobs.clear()
+        self.record.slept_at_ms = now_ms()
+        self.to(VmState.SLEEPING)
+        self.write()
+        self.announce(VmState.SLEEPING)
+        cells = self.parts.cells
+        self.spawn(cells.vmm.flush(cells.directory(self.record)), "flush")
+
+    async def bury(self) -> None:
+        """The VM has died, and is to be started again: its scripts are told of, and nothing of it is left but files."""
+        cell = self.up
+        await self.roster.all_told()
+        for job_id in list(self.roster.jobs):
+            self.roster.drop(job_id)
+        await self.dismiss()
+        self._lifeline.cut(STOPPED)
+        self._lifeline = self._new_lifeline()
+        await cell.channel.aclose()
+        await cell.vm.kill()
+        self._cell = None
+
+    def attend(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """A task that ends when the VM falls asleep. Its failure is its own."""
+        self._attend(_alone(work, name), name)
+
+    def _attend(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = self._tasks.create_task(work, name=name)
+        self._attendants.add(task)
+        task.add_done_callback(self._attendants.discard)
+
+    async def dismiss(self) -> None:
+        """End the attendants."""
+        attendants = list(self._attendants)
+        for task in attendants:
+            task.cancel()
+        await asyncio.gather(*attendants, return_exceptions=True)
+
+    def _new_lifeline(self) -> Lifeline:
+        return Lifeline(self.parts.settings, lambda reason: self._inbox.put_nowait(Died(reason)))
+
+    def to(self, state: VmState) -> None:
         if not may(self.state, state):
             raise RuntimeError(f"a VM can't go from {self.state} to {state}")
         self.record.state = state
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """A full disk must not end what runs: an old record only costs more to recover from."""
         try:
             self.parts.records.write(self.record)
         except OSError as error:
             log.warning("the record of VM %s can't be written: %s", self.vm_id, error)
 
-    async def _tell(self, state: VmState) -> None:
-        await self.parts.events.publish(
-            VmChanged(vm_id=self.vm_id, state=state.value, reason=self.record.reason, at_ms=now_ms())
-        )
+    def announce(self, state: VmState, reason: str = "") -> None:
+        """Tell control, without waiting for it."""
+        self.spawn(self._tell(state, reason or self.record.reason, now_ms()), "tell")
+
+    async def _tell(self, state: VmState, reason: str, at_ms: int) -> None:
+        await self.parts.events.publish(VmChanged(vm_id=self.vm_id, state=state.value, reason=reason, at_ms=at_ms))
 
     async def _wind_up(self, final: VmState, reason: str) -> None:
         """End the scripts, the VM, and tell; the record goes last, so that a crash in between is made good."""
         self.record.reason = reason
-        self._to(VmState.FAILED if final is VmState.FAILED else VmState.STOPPING)
-        self._usable.set()
-        if self._cell is not None:
-            self._write()
+        asleep = self.state is VmState.SLEEPING
+        self.to(VmState.FAILED if final is VmState.FAILED else VmState.STOPPING)
+        verdict = judge(self.state, Wish.USE, reason=reason)
+        if isinstance(verdict, Denied):
+            self.gate.refuse(verdict.problem)
+        if asleep:
+            self.write()
+            await adoption.tell_lost(self, STOPPED)
+        elif self._cell is not None:
+            self.write()
             if final is VmState.GONE:
                 await self.roster.end_all(self.parts.settings.stop_grace_s)
             self._lifeline.cut(reason or STOPPED)
@@ -347,10 +505,12 @@ class Machine:
             await self._cell.channel.aclose()
             await self.roster.all_told()
         if self.dispatched:
-            await self._tell(final)
+            await self._tell(final, reason, now_ms())
         if self._cell is not None:
             await self.parts.cells.close(self._cell)
-        self._to(final)
+        elif asleep:
+            await self.parts.cells.clean(self.record)
+        self.to(final)
 
 
 async def _alone(work: Coroutine[Any, Any, None], name: str) -> None:

@@ -43,7 +43,7 @@ class Requests:
             "open": self._open,
             "files": self._files,
             "sync": self._no_storage,
-            "sleep": self._no_storage,
+            "sleep": self._sleep,
             "wake": self._wake,
             "adjust": self._adjust,
             "resize": self._no_storage,
@@ -125,6 +125,10 @@ class Requests:
     async def _files(self, data: bytes) -> m.Value:
         wish = m.decode(data, m.Files)
         return await files.handle(self._fleet.get(wish.vm_id), wish)
+
+    async def _sleep(self, data: bytes) -> m.Value:
+        await self._fleet.get(m.decode(data, m.VmRequest).vm_id).sleep()
+        return m.Done()
 
     async def _wake(self, data: bytes) -> m.Value:
         async with self._fleet.get(m.decode(data, m.VmRequest).vm_id).use():

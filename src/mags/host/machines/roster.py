@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from mags.host.guest import Offsets, Process
 from mags.host.machines.jobs import STOPPED, Job
@@ -37,7 +38,7 @@ class Roster:
         if known is not None:
             return known, False
         answer: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-        answer.add_done_callback(_seen)
+        answer.add_done_callback(seen)
         self._answers[job_id] = answer
         return answer, True
 
@@ -113,7 +114,7 @@ class Roster:
             await job.ended.wait()
 
 
-def _seen(answer: asyncio.Future[Started]) -> None:
+def seen(answer: asyncio.Future[Any]) -> None:
     """An answer that nobody waits for any more is no error of asyncio's to report."""
     if not answer.cancelled():
         answer.exception()

@@ -1,0 +1,104 @@
+r"""A cell on its way to sleep and back: hypervisor, channel, control group. (When, and what else: `sleeper`.)
+
+Cell --save--> (files in the VM's directory, a network, a user; no process) --wake--> Cell
+   \--(it can't be saved)--> reconnect: the same VM, which never stopped to be
+a VM without a memory that is of use --restart--> Cell on its own disk, as after a loss of power
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mags.host.guest import Channel, ChannelClosed, GuestError
+from mags.host.machines import welcome
+from mags.host.machines.cells import GREETING_S, Cell, Cells, offer_to_the_oom_killer, shape
+from mags.host.machines.record import Record
+from mags.host.vmm.driver import SnapshotUnusable, Vm
+from mags.host.vmm.spec import WorkDisk
+from mags.protocol.guest import Configure
+
+log = logging.getLogger(__name__)
+
+NO_ANSWER = "Its guest did not answer after it was woken"
+
+
+async def save(cell: Cell) -> None:
+    """Raises VmmError: it runs on, but its channel is closed (`reconnect`)."""
+    await cell.channel.aclose()
+    await cell.vm.save()
+    if cell.group is not None:
+        try:
+            await cell.group.destroy()
+        except (OSError, TimeoutError) as error:
+            log.warning("the control group of VM %s stays: %s", cell.record.handle, error)
+
+
+async def reconnect(cell: Cell) -> Cell:
+    """Raises ChannelClosed, TimeoutError."""
+    channel = await Channel.connect(cell.vm.channel_path, timeout=GREETING_S)
+    return Cell(cell.record, cell.vm, channel, cell.namespace, cell.group)
+
+
+async def wake(cells: Cells, record: Record, disk: WorkDisk | None = None) -> tuple[Cell, str]:
+    """The VM, up, told the time and given randomness; and why it had to be started afresh, if it had.
+
+    disk: where it is not the VM's own overlay over an empty one. Raises VmmError, NetworkError, ChannelClosed,
+    GuestError, TimeoutError, OSError: it sleeps on, or is started afresh the next time.
+    """
+    async with cells.turn:
+        namespace = await cells.network(record)
+        group = cells.group(record)
+        try:
+            vm = await cells.vmm.wake(
+                shape(record.spec),
+                cells.directory(record),
+                namespace=namespace,
+                uid=record.uid,
+                work_disk=disk,
+                group=group,
+            )
+            channel = await _greet(vm, welcome.again(record.environment))
+            return Cell(record, vm, channel, namespace, group), ""
+        except SnapshotUnusable as error:
+            lost = str(error)
+        except (ChannelClosed, GuestError, TimeoutError) as error:
+            lost = f"{NO_ANSWER}: {error}"
+    log.warning("VM %s has lost its memory: %s", record.handle, lost)
+    return await restart(cells, record, disk), lost
+
+
+async def restart(cells: Cells, record: Record, disk: WorkDisk | None = None) -> Cell:
+    """Started afresh on its own disk. Raises as `wake`; the disk stays whatever happens."""
+    async with cells.turn:
+        namespace = await cells.network(record)
+        group = cells.group(record)
+        vm = await cells.vmm.restart(
+            shape(record.spec),
+            cells.directory(record),
+            namespace=namespace,
+            uid=record.uid,
+            work_disk=disk,
+            group=group,
+        )
+        channel = await _greet(vm, welcome.first(record.environment))
+        return Cell(record, vm, channel, namespace, group)
+
+
+async def _greet(vm: Vm, wish: Configure) -> Channel:
+    """A VM that does not answer is ended; one that we are told to leave, left."""
+    try:
+        offer_to_the_oom_killer(vm.pid)
+        channel = await Channel.connect(vm.channel_path, timeout=GREETING_S)
+        try:
+            await channel.configure(wish)
+        except BaseException:
+            await channel.aclose()
+            raise
+        return channel
+    except asyncio.CancelledError:
+        await vm.release()
+        raise
+    except BaseException:
+        await vm.kill()
+        raise
