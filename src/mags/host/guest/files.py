@@ -163,6 +163,8 @@ async def write(
             async with asyncio.timeout(STALL_S):
                 await operation.process.write_stdin(chunk)
             total += len(chunk)
+            if operation.process.exit is not None:
+                break  # it has failed: the rest would be dropped
         # Only now the file gets its name: a host that dies before this leaves nothing.
         await operation.process.close_stdin()
         await operation.finish()
