@@ -105,8 +105,8 @@ async def test_forged_handles_are_refused(client: Client, exports: Exports, engi
             await client.getattr(bad_handle)
     other_directory = engine.mount.point / "other"
     other_directory.mkdir()
-    other = await exports.add("other", "127.0.0.1", other_directory)
-    stranger = await Client.connect("127.0.0.1", other.port)
+    other = await exports.add("other", "127.0.0.2", other_directory)
+    stranger = await Client.connect("127.0.0.2", other.port)
     with refused(Status.BADHANDLE):
         await stranger.getattr(handle)
     await stranger.aclose()

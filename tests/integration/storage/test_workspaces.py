@@ -200,6 +200,19 @@ async def test_missing_generation_and_odd_names_are_refused(engine: Engine) -> N
             await engine.workspaces.attach(Attachment(workspace_id=new_id()), vm_id=odd)
 
 
+async def test_database_from_a_backup_gets_the_newest_committed_generation(engine: Engine) -> None:
+    workspace = new_id()
+    attached = await engine.workspaces.attach(Attachment(workspace_id=workspace, epoch=1, disk_gb=1), vm_id=new_id())
+    for number in range(1, 5):
+        await write(attached, b"%d" % number)
+        await attached.committed(number)
+    await write(attached, b"5")  # never committed
+    old = await engine.workspaces.attach(
+        Attachment(workspace_id=workspace, epoch=2, generation=1, disk_gb=1), vm_id=new_id()
+    )
+    assert old.generation == 4 and read(old.image, 1) == b"4"
+
+
 async def test_leases_of_dead_hosts_end_after_a_day_of_standing_still(place: Path, open_engine: OpenEngine) -> None:
     engine = await open_engine(place)
     workspace = new_id()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,17 +39,23 @@ class Exports:
     """All exports of this host. Restart-safe: handles, which guests keep, are signed with a key in `state`."""
 
     def __init__(self, key: bytes, port: int) -> None:
-        self._key, self._port = key, port
+        self.port = port
+        """Of every listener: what the network lets guests reach."""
+        self._key = key
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="jfs")
         self._served: dict[str, tuple[Export, Files, Server, asyncio.Server]] = {}
         self._sweeper = asyncio.create_task(self._sweep(), name="jfs-sweep")
 
     @classmethod
     async def open(cls, state: Path, *, port: int = 0) -> Exports:
-        """state: a private directory, for the key. port: of every listener; 0: any, chosen by the first export."""
+        """state: a private directory, for the key. port: of every listener; 0: one that is free now."""
         file = state / KEY_FILE
         if not file.exists():
             write_atomic(file, os.urandom(32), durable=True)
+        if not port:
+            with socket.socket() as probe:
+                probe.bind(("", 0))
+                port = probe.getsockname()[1]
         return cls(file.read_bytes(), port)
 
     async def add(self, vm_id: str, address: str, directory: Path) -> Export:
@@ -58,11 +65,11 @@ class Exports:
         files = await self._in_thread(lambda: Files(directory, self._key, vm_id))
         server = Server(files, self._in_thread)
         try:
-            listener = await asyncio.start_server(server.connected, address, self._port)
+            listener = await asyncio.start_server(server.connected, address, self.port)
         except BaseException:
             await self._in_thread(files.close)
             raise
-        export = Export(listener.sockets[0].getsockname()[1])
+        export = Export(self.port)
         self._served[vm_id] = export, files, server, listener
         return export
 

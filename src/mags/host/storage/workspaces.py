@@ -207,7 +207,7 @@ class Workspaces:
                 )
                 return lease, under, False
             lease = Lease(vm_id=vm_id, host_id=self.host_id, epoch=attachment.epoch)
-            lease.base = lease.parent = attachment.generation
+            lease.base = lease.parent = _current(generations, attachment, manifest)
             generations.lease(lease)
             if base is not None:
                 draft = generations.begin(vm_id, self._base_image(base, attachment, vm_id), attachment.disk_gb * GIB)
@@ -311,7 +311,10 @@ class Workspaces:
         def work() -> None:
             for attached in list(self._attached.values()):
                 attached.lease.beat += 1
-                attached._generations.lease(attached.lease)
+                try:
+                    attached._generations.lease(attached.lease)
+                except FileNotFoundError:
+                    log.warning("workspace %s is gone under VM %s", attached.attachment.workspace_id, attached.vm_id)
 
         await self.work(work)
 
@@ -342,3 +345,19 @@ class Workspaces:
     def _all(self) -> list[Generations]:
         top = self.mount / "workspaces"
         return [Generations(path) for path in sorted(top.iterdir()) if is_id(path.name)] if top.is_dir() else []
+
+
+def _current(generations: Generations, attachment: Attachment, manifest: Manifest) -> int:
+    """The generation to start from: the database's, or the volume's if that is all there is and it is newer.
+
+    A database that was restored from a backup names generations that are long gone.
+    """
+    if attachment.generation not in (0, *generations.numbers()) and manifest.generation > attachment.generation:
+        log.warning(
+            "workspace %s: generation %d is gone, going on with %d",
+            manifest.id,
+            attachment.generation,
+            manifest.generation,
+        )
+        return manifest.generation
+    return attachment.generation
