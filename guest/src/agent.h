@@ -15,6 +15,7 @@ struct agent {
     int null;         // /dev/null, open before anybody can remove it
     int random;       // /dev/urandom, likewise
     const char *ptmx; // opens a new terminal
+    bool jfs;         // /jfs is mounted: what leads there may hang
     bool misconfigured; // the last CONFIGURE failed: nothing is started
 };
 

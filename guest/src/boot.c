@@ -69,6 +69,8 @@ int boot(void) {
     network_loopback();
     // With a fork bomb in the guest the host must still be answered.
     setpriority(PRIO_PROCESS, 0, -20);
+    // We hold a few for each process; servers among the processes raise their own.
+    setrlimit(RLIMIT_NOFILE, &(struct rlimit){.rlim_cur = 4096, .rlim_max = 524288});
     int channel;
     // The port's name arrives by a message of the device, shortly after the driver has started.
     for (int tries = 0; (channel = open_channel()) < 0; tries++) {

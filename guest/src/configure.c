@@ -182,6 +182,8 @@ static void proceed(void);
 static void helper_ended(uint32_t id, const struct answer *answer) {
     (void)id;
     current.pending = false;
+    if (current.helped == PART_JFS)
+        agent.jfs = true; // even if it failed: better too careful
     confirm(current.helped, answer->error, answer->message[0] ? answer->message : NULL);
     proceed();
 }

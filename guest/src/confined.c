@@ -14,10 +14,10 @@
 struct how {
     uint64_t flags, mode, resolve;
 };
-enum { RESOLVE_IN_ROOT = 0x10 };
+enum { RESOLVE_NO_XDEV = 0x01, RESOLVE_IN_ROOT = 0x10 };
 
 int confined_open(const char *path, int flags) {
-    struct how how = {.flags = (uint64_t)(unsigned)flags, .resolve = RESOLVE_IN_ROOT};
+    struct how how = {.flags = (uint64_t)(unsigned)flags, .resolve = agent.is_init ? RESOLVE_IN_ROOT | RESOLVE_NO_XDEV : RESOLVE_IN_ROOT};
     return (int)syscall(SYS_openat2, agent.root, path, &how, sizeof how);
 }
 

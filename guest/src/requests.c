@@ -2,9 +2,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,7 +22,7 @@
 #include "root.h"
 #include "stats.h"
 
-enum { FLUSH_TIMEOUT_MS = 120000, FREEZE_TIMEOUT_MS = 60000, MAX_FREEZE_MS = 300000 };
+enum { FLUSH_TIMEOUT_MS = 120000, FREEZE_TIMEOUT_MS = 60000, MAX_FREEZE_MS = 300000, DYING_MS = 500 };
 
 static uint32_t asking_session; // of the helper under way
 static bool freezing, frozen;
@@ -68,18 +70,9 @@ static int disk_ioctl(unsigned long number) {
     return error;
 }
 
-static int sync_disk(void) {
-    int fd = open(agent.is_init ? WORK_MOUNT : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return errno;
-    int error = syncfs(fd) < 0 ? errno : 0;
-    close(fd);
-    return error;
-}
-
 static void flush_work(const void *argument, struct answer *answer) {
     (void)argument;
-    answer->error = sync_disk();
+    answer->error = root_sync();
 }
 
 static void freeze_work(const void *argument, struct answer *answer) {
@@ -151,7 +144,10 @@ static void stop_everything(void) {
         fatal("told to power off");
     if (frozen)
         disk_ioctl(FITHAW);
-    processes_kill_all();
+    kill(-1, SIGKILL);
+    // Their files close while they die; what does not die in time keeps the disk mounted, which its journal survives.
+    for (int waited = 0; waited < DYING_MS && waitpid(-1, NULL, WNOHANG) >= 0; waited++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     root_unmount();
     power_off();
 }

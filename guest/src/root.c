@@ -117,12 +117,21 @@ void root_unmount(void) {
     if (agent.run >= 0)
         close(agent.run);
     agent.root = agent.run = -1;
-    sync();
+    root_sync(); // not sync(2), which would wait for the server of /jfs too
     // Innermost first; those that were never mounted fail, and that is all right.
     umount2(ROOT_MOUNT "/run/mags", MNT_DETACH);
     umount2(ROOT_MOUNT, MNT_DETACH);
     umount2(WORK_MOUNT, 0);
     umount2(IMAGE_MOUNT, 0);
+}
+
+int root_sync(void) {
+    int fd = open(agent.is_init ? WORK_MOUNT : "/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    int error = syncfs(fd) < 0 ? errno : 0;
+    close(fd);
+    return error;
 }
 
 int root_grow(const char **what) {

@@ -187,7 +187,28 @@ static int execute(const struct plan *plan) {
     return error;
 }
 
+// While a child of vfork has not executed its program, the agent stands still. Where it may enter /jfs on the way it
+// could do so for ever, so it gets memory of its own, and tells of a failure as a shell would.
+static bool may_hang(const struct plan *plan) {
+    const struct wish *wish = plan->wish;
+    return agent.jfs && (wish->cwd || wish->user || strstr(plan->path, "/jfs") ||
+                         (!wish->has_script && strchr(plan->argv[0], '/')));
+}
+
+static pid_t start_slow_program(struct plan *plan) {
+    pid_t pid = fork();
+    if (pid)
+        return pid < 0 ? -errno : pid;
+    int error = enter(plan);
+    if (!error)
+        error = execute(plan);
+    dprintf(STDERR_FILENO, "mags: %s: %s\n", plan->argv[0], strerror(error));
+    _exit(error == ENOENT ? 127 : 126);
+}
+
 static pid_t start_program(struct plan *plan) {
+    if (may_hang(plan))
+        return start_slow_program(plan);
     // The agent waits until the child has its own memory: no page tables are copied, the child starts at once.
     pid_t pid = vfork();
     if (pid == 0) {

@@ -226,6 +226,7 @@ class Channel:
             for request in self._requests.values():
                 if not request.done():
                     request.set_exception(ChannelClosed(reason))
+                    request.exception()  # perhaps nobody waits any more: that is no error
             self._requests.clear()
             for process in self.processes.values():
                 process._lose(reason)
