@@ -95,7 +95,7 @@ async def test_what_waits_is_adopted_and_what_has_died_is_told(caller: Caller, h
     parked, first = await caller.start("echo kept > /root/f; sleep 4321 & ", keep="park")
     assert (await caller.ended(first)).exit_code == 0
     await caller.told(m.VmChanged, vm_id=parked, state="parked")
-    doomed, job_id = await caller.start("echo up; sleep 1000", keep="stay")
+    doomed, job_id = await caller.start("echo kept too > /root/f; sync; echo up; sleep 1000", keep="stay")
     timed, late = await caller.start("echo up; sleep 1000", timeout_s=3)
     await some_output(caller, [job_id, late])
     wish = m.Start(
@@ -116,7 +116,7 @@ async def test_what_waits_is_adopted_and_what_has_died_is_told(caller: Caller, h
     ended = await caller.ended(job_id)
     assert ended.stdout == b"up\n" and ended.exit_code is None
     assert ended.error == "The VM ended while its host program was down."
-    await caller.told(m.VmChanged, vm_id=doomed, state="failed")
+    await caller.told(m.VmChanged, vm_id=doomed, state="sleeping")
     await caller.ask("start", wish, m.Started)  # answered as before, not carried out again
     assert (await caller.ended(job_id)).stdout == b"up\n"
 
@@ -126,7 +126,8 @@ async def test_what_waits_is_adopted_and_what_has_died_is_told(caller: Caller, h
     assert (await caller.run(parked, "cat /root/f")).stdout == b"kept\n"
     assert (await caller.ended(late)).exit_code == 124
     await host.forgets(timed)
-    await host.forgets(doomed)
+    # Its memory is lost, its disk is not.
+    assert (await caller.exec(doomed, "cat /root/f; echo up again")).stdout == b"kept too\nup again\n"
 
 
 async def test_an_orderly_end_leaves_vms_and_ends_the_pool(caller: Caller, host: HostProgram) -> None:

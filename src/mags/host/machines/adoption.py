@@ -54,6 +54,7 @@ async def readopt(machine: Machine) -> Cell | None:
         machine.finish()
     elif record.state in (VmState.RESTORING, VmState.SLEEPING):
         record.state = VmState.RUNNING
+        machine.announce(VmState.RUNNING)
     log.info("adopted VM %s (%s), %d scripts", machine.vm_id, record.state.value, len(record.jobs))
     return cell
 
@@ -63,7 +64,7 @@ async def _without_process(machine: Machine) -> Cell | None:
     record, cells = machine.record, machine.parts.cells
     goes_on = record.state not in (VmState.FAILED, VmState.STOPPING) and record.keep != "job"
     if goes_on and (record.state is VmState.SLEEPING or cells.vmm.asleep(cells.directory(record))):
-        record.state = VmState.SLEEPING
+        _sleeps(machine)
         return None
     if goes_on and record.attachment is None and cells.directory(record).exists():
         return await _from_disk(machine)
@@ -87,9 +88,15 @@ async def _from_disk(machine: Machine) -> Cell | None:
             return cell
         except Exception as error:
             log.error("VM %s can't be started again yet: %s", machine.vm_id, error)
-    record.state, record.slept_at_ms = VmState.SLEEPING, now_ms()
-    machine.write()
+    _sleeps(machine)
     return None
+
+
+def _sleeps(machine: Machine) -> None:
+    if machine.state is not VmState.SLEEPING:
+        machine.record.state, machine.record.slept_at_ms = VmState.SLEEPING, now_ms()
+        machine.write()
+        machine.announce(VmState.SLEEPING)
 
 
 async def tell_lost(machine: Machine, reason: str) -> None:
