@@ -78,6 +78,11 @@ class HostProgram:
         self.data = folder / "data"
         self.log = folder / "host.log"
         folder.mkdir(parents=True, exist_ok=True)
+        # Templates are the same in all tests, and take the longest to make.
+        shared = cache / "vmm" / "templates"
+        shared.mkdir(parents=True, exist_ok=True)
+        (self.data / "host").mkdir(parents=True)
+        (self.data / "host" / "templates").symlink_to(shared)
         values = {
             "host_id": HOST_ID,
             "nats_url": nats_url,
@@ -272,6 +277,22 @@ class Caller:
                 return await _collect(subscription)
             finally:
                 await subscription.unsubscribe()
+
+    async def said(self, job_id: str, words: bytes, *, times: int = 1) -> bytes:
+        """All that a job's log has on stdout, once these words were in it so often; its end does not count."""
+        subscription = await self.client.jetstream(timeout=30).subscribe(subjects.output(job_id), ordered_consumer=True)
+        text = bytearray()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                async for message in subscription.messages:
+                    value = m.decode_output(message.data)
+                    if isinstance(value, m.Output) and value.stream == 1:
+                        text += value.data
+                    if text.count(words) >= times:
+                        break
+        finally:
+            await subscription.unsubscribe()
+        return bytes(text)
 
     async def told(self, kind: type[T], **attributes: object) -> T:
         """The first event of a kind that has these attributes."""

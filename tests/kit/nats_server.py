@@ -18,7 +18,8 @@ async def nats_server(folder: Path, *, jetstream: bool = False, port: int = -1) 
     config = folder / "nats.conf"
     store = f'jetstream {{ store_dir: "{folder / "jetstream"}" }}\n' if jetstream else ""
     config.write_text(
-        f'listen: "127.0.0.1:{port}"\nports_file_dir: "{folder}"\nmax_payload: {MAX_PAYLOAD}\nmax_pending: 128MB\n{store}'
+        f'listen: "127.0.0.1:{port}"\nports_file_dir: "{folder}"\n'
+        f"max_payload: {MAX_PAYLOAD}\nmax_pending: 128MB\n{store}"
     )
 
     async def ready() -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from tests.kit.nats_server import nats_server
 
 from mags.host.machines.journal import Away, Journal
 from mags.host.machines.output import OutputWriter
 from mags.kit import nats
 from mags.protocol import subjects
 from mags.protocol.messages import Output, OutputEnd, OutputMessage, decode_output
+from tests.kit.nats_server import nats_server
 
 
 @pytest.fixture

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from mags.host.app import agent_path
-from mags.host.images import ImageMissing, ImageStore
-from mags.host.images.build import build_alpine
+from tests.kit import vms
 from tests.kit.host_world import Caller, HostProgram, NatsProgram
 
 
 @pytest.fixture(scope="session")
 def image_cache() -> Path:
-    """Images that outlive the session: making them takes longer than everything else."""
-    cache = Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache"))
-    store = ImageStore(cache, agent_path())
-    try:
-        store.find("alpine")
-    except ImageMissing:
-        asyncio.run(build_alpine(store))
-    return cache
+    """The shared images, Alpine among them."""
+    return asyncio.run(vms.open_images()).cache
 
 
 @pytest.fixture(scope="session")
