@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from random import Random
 
 import pytest
 
@@ -13,7 +14,9 @@ from tests.kit.host_world import Caller, HostProgram
 
 pytestmark = pytest.mark.vm
 
-COUNTER = "mkdir -p /m; mount -t tmpfs none /m; i=0; while :; do i=$((i+1)); echo $i >/m/.n; mv /m/.n /m/n; sleep 0.05; done"
+COUNTER = (
+    "mkdir -p /m; mount -t tmpfs none /m; i=0; while :; do i=$((i+1)); echo $i >/m/.n; mv /m/.n /m/n; sleep 0.05; done"
+)
 
 
 async def sleep(caller: Caller, vm_id: str) -> None:
@@ -66,3 +69,99 @@ async def test_a_vm_sleeps_without_a_process_and_wakes_on_use(caller: Caller, ho
     now = int((await caller.exec(vm_id, "date +%s")).stdout)
     assert abs(now - time.time()) < 60
     assert host.hypervisor(vm_id) != pid
+
+
+async def test_output_of_a_script_goes_on_over_sleep(caller: Caller) -> None:
+    script = "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); sleep 0.05; done; exit 5"
+    vm_id, job_id = await caller.start(script, keep="stay")
+    for _ in range(3):
+        await asyncio.sleep(0.3)
+        await sleep(caller, vm_id)
+        await wake(caller, vm_id)
+    ended = await caller.ended(job_id)
+    assert ended.stdout == "".join(f"line {n}\n" for n in range(40)).encode()
+    assert ended.exit_code == 5
+
+
+async def test_an_idle_vm_falls_asleep_by_itself_and_a_busy_one_does_not(caller: Caller) -> None:
+    """A process in the background, or a script that only waits, keeps nothing awake."""
+    idle, _ = await caller.start("sleep 1000", keep="stay", idle_timeout_s=2)
+    busy, _ = await caller.start("while :; do :; done", keep="stay", idle_timeout_s=2)
+    await caller.told(m.VmChanged, vm_id=idle, state="sleeping")
+    assert await state(caller, busy) == "running"
+    holding = asyncio.create_task(caller.exec(idle, "sleep 4; echo held"))
+    await caller.told(m.VmChanged, vm_id=idle, state="running")
+    assert (await holding).stdout == b"held\n"
+    await caller.ask("adjust", m.Adjust(vm_id=busy, no_sleep=True), m.Done)
+    with pytest.raises(Problem) as caught:
+        await sleep(caller, busy)
+    assert caught.value.code == "conflict"
+
+
+async def test_a_vm_in_use_is_not_put_to_sleep(caller: Caller) -> None:
+    vm_id, _ = await caller.start(None, keep="stay")
+    using = asyncio.create_task(caller.exec(vm_id, "touch /root/begun; sleep 6; echo used"))
+    while (await caller.exec(vm_id, "test -e /root/begun")).exit_code:
+        await asyncio.sleep(0.05)
+    with pytest.raises(Problem) as caught:
+        await sleep(caller, vm_id)
+    assert caught.value.code == "conflict" and "in use" in caught.value.message
+    assert (await using).stdout == b"used\n"
+    await sleep(caller, vm_id)
+
+
+async def test_a_parked_vm_with_its_files_sleeps_when_its_time_is_over(caller: Caller) -> None:
+    vm_id, job_id = await caller.start("echo kept > /root/file", keep="park", name="workspace")
+    assert (await caller.ended(job_id)).exit_code == 0
+    await caller.told(m.VmChanged, vm_id=vm_id, state="parked")
+    await sleep(caller, vm_id)
+    assert (await caller.run(vm_id, "cat /root/file")).stdout == b"kept\n"
+    await caller.told(m.VmChanged, vm_id=vm_id, state="running")
+
+
+async def test_stopping_a_vm_that_sleeps_ends_its_script_and_leaves_nothing(caller: Caller, host: HostProgram) -> None:
+    vm_id, job_id = await caller.start("sleep 1000", keep="stay")
+    await sleep(caller, vm_id)
+    await caller.stop(vm_id)
+    assert (await caller.ended(job_id)).error == "The job was stopped."
+    await host.forgets(vm_id)
+
+
+async def test_cancelling_a_script_of_a_vm_that_sleeps_ends_it(caller: Caller) -> None:
+    vm_id, job_id = await caller.start("sleep 1000", keep="stay")
+    await sleep(caller, vm_id)
+    await caller.ask("cancel", m.Cancel(vm_id=vm_id, job_id=job_id), m.Done)
+    assert (await caller.ended(job_id)).error == "The script was cancelled."
+
+
+async def test_fifty_clients_wake_one_vm_once(caller: Caller) -> None:
+    vm_id, _ = await caller.start(None, keep="stay")
+    await sleep(caller, vm_id)
+    answers = await asyncio.gather(*(caller.exec(vm_id, f"echo {n}") for n in range(50)))
+    assert [answer.stdout for answer in answers] == [f"{n}\n".encode() for n in range(50)]
+    await caller.told(m.VmChanged, vm_id=vm_id, state="running")
+    assert sum(isinstance(event, m.VmChanged) and event.vm_id == vm_id for event in caller.events) == 2
+
+
+async def hammer(caller: Caller, tries: int) -> None:
+    """Requests at random moments of falling asleep: none is lost, and the memory is the same all the time."""
+    vm_id = await counting(caller)
+    random = Random(4)
+    last = 0
+    for _ in range(tries):
+        falling = asyncio.create_task(sleep(caller, vm_id))
+        await asyncio.sleep(random.uniform(0, 0.25))
+        now = await count(caller, vm_id)
+        assert now >= last
+        last = now
+        await asyncio.gather(falling, return_exceptions=True)
+
+
+async def test_requests_while_it_falls_asleep_are_not_lost(caller: Caller) -> None:
+    await hammer(caller, 12)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_a_thousand_requests_while_it_falls_asleep_are_not_lost(caller: Caller) -> None:
+    await hammer(caller, 1000)
