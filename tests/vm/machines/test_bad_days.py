@@ -18,6 +18,7 @@ SMALL = m.VmSpec(memory_mb=256, disk_gb=1)
 
 async def test_a_fork_bomb_does_not_take_the_vm_from_its_owner(caller: Caller) -> None:
     vm_id, job_id = await caller.start("bomb() { bomb | bomb & }; bomb; sleep 1000", keep="stay", spec=SMALL)
+    await asyncio.sleep(1)
     result = await caller.exec(vm_id, "echo still here", timeout_s=PATIENCE)
     assert result.stdout == b"still here\n" or result.exit_code != 0  # no process may be left for the shell
     await caller.ask("stop", m.Stop(vm_id=vm_id), m.Done)
