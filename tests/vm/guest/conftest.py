@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.vm.storage.conftest import bench, place
+
+__all__ = ["bench", "place"]
