@@ -67,6 +67,15 @@ async def connect(url: str, *, name: str, timeout: float = 30.0) -> Client:
                 await asyncio.sleep(0.1)
 
 
+async def settle(client: Client, *, timeout: float = 10.0) -> None:
+    """Until the server has seen everything that was sent or subscribed to so far. TimeoutError when it does not answer.
+
+    The client's own `flush` writes its PING ahead of what still waits in its buffer; by the second one that is out.
+    """
+    for _ in range(2):
+        await client.flush(timeout=max(1, round(timeout)))
+
+
 async def ensure_stream(jetstream: JetStreamContext, stream: Stream) -> None:
     """Make the stream, or bring an older one up to date. Repeatable, also by several programs at once."""
     config = StreamConfig(

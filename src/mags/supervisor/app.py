@@ -1,6 +1,6 @@
 """The supervisor: starts the programs in order, keeps them running, ends them in the other order.
 
-    lock -> ports -> broker -> control -> host, edge -> (up) -> edge -> host -> control -> broker
+    lock -> ports -> broker (-> object store) -> control -> host, edge -> (up) -> edge -> host -> control -> broker
 
 A program that dies is started again (kit.children). When the supervisor itself is killed, its programs end with it;
 VMs go on, and the next `mags up` takes them over.
@@ -8,16 +8,15 @@ VMs go on, and the next `mags up` takes them over.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
+from typing import Protocol
 
 from mags import __version__
-from mags.kit.children import Child
 from mags.kit.files import write_atomic
 from mags.supervisor import broker, client_config, ports, programs, status, vms
 from mags.supervisor.config import Settings, inherited_environment, reachable_url
@@ -25,7 +24,16 @@ from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
 from mags.supervisor.presence import PresenceWatch
 
-log = logging.getLogger("mags.up")
+
+class Service(Protocol):
+    """Something that runs beside us: a `Child`, or what wraps one."""
+
+    @property
+    def pid(self) -> int | None: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
 
 
 class Trouble(Exception):
@@ -39,7 +47,9 @@ class Supervisor:
         self.settings, self.layout = settings, Layout(settings.data_dir)
         self.api_url = reachable_url(settings.api)
         self._note = note
-        self._children: dict[str, Child] = {}
+        self._services: dict[str, Service] = {}
+        self._storage: dict[str, str] = {}
+        self.restarts = 0
         self._hosts: PresenceWatch | None = None
         self._stack = AsyncExitStack()
 
@@ -57,6 +67,8 @@ class Supervisor:
             await self._hosts.start()
             self._stack.push_async_callback(self._hosts.stop)
             token = self._bootstrap_token()
+            if self.settings.s3 == "seaweedfs" and "host" in self.settings.programs:
+                await self._start_object_store()
             await self._start_programs(users, nats_port)
             for note in client_config.save(self.api_url, token, environment=inherited_environment()):
                 self._note(note)
@@ -75,17 +87,25 @@ class Supervisor:
         """End everything, in the other order. Idempotent. VMs go on unless they were stopped before."""
         await self._stack.aclose()
 
-    @property
-    def restarts(self) -> int:
-        return sum(child.restarts for child in self._children.values())
-
     def status_line(self) -> str:
-        up = {name: child.pid is not None for name, child in self._children.items()}
+        up = {name: service.pid is not None for name, service in self._services.items()}
         return status.line(self.api_url, up, self._hosts.hosts if self._hosts else [], self.restarts)
 
     @property
     def presence(self) -> PresenceWatch | None:
         return self._hosts
+
+    async def _start_object_store(self) -> None:
+        from mags.host.storage.seaweedfs import SeaweedFS
+
+        store = SeaweedFS(self.layout.seaweedfs)
+        await self._run("seaweedfs", store)
+        self._storage = {
+            "STORAGE_KIND": "s3",
+            "STORAGE_ENDPOINT": store.endpoint,
+            "STORAGE_ACCESS_KEY": store.access_key,
+            "STORAGE_SECRET_KEY": store.secret_key,
+        }
 
     async def _start_programs(self, users: dict[str, str], nats_port: int) -> None:
         assert self._hosts is not None
@@ -100,14 +120,17 @@ class Supervisor:
             if not programs.is_installed(name):
                 raise Trouble(f"mags.{name} is not installed: pip install 'mags[server]'.")
             url = broker.url(name, users, nats_port)
-            made = programs.child(name, self.settings, self.layout, url, ready[name], on_restart=self._restarted)
+            environment = programs.environment(name, self.settings, self.layout, url, storage=self._storage)
+            made = programs.child(
+                name, self.settings, self.layout, environment, ready[name], on_restart=self._restarted
+            )
             await self._run(name, made)
 
-    async def _run(self, name: str, child: Child) -> None:
+    async def _run(self, name: str, service: Service) -> None:
         self._note(f"starting {name}")
-        await child.start()
-        self._children[name] = child
-        self._stack.push_async_callback(child.stop)
+        await service.start()
+        self._services[name] = service
+        self._stack.push_async_callback(service.stop)
 
     async def _edge_is_ready(self) -> bool:
         return await programs.accepts(self.settings.apps) and await programs.accepts(self.settings.ssh)
@@ -154,4 +177,4 @@ class Supervisor:
         }
 
     def _restarted(self) -> None:
-        log.info("a program was started again")
+        self.restarts += 1

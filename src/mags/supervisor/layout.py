@@ -3,6 +3,7 @@
 cache/            images, the kernel
 host/             templates and VMs
 nats/             streams
+seaweedfs/        the object store of `mags up --s3 seaweedfs`
 edge/             the SSH host key, certificates
 control.db        records
 log/              one log for each program
@@ -26,6 +27,7 @@ class Layout:
         self.data = data
         self.cache, self.host, self.nats = data / "cache", data / "host", data / "nats"
         self.edge, self.log, self.run = data / "edge", data / "log", data / "run"
+        self.seaweedfs = data / "seaweedfs"
         self.database = data / "control.db"
         self.bootstrap_token, self.nats_users = data / "bootstrap-token", data / "nats-users.json"
         self.nats_config = self.run / "nats.conf"

@@ -30,7 +30,7 @@ class PresenceWatch:
         """TimeoutError when NATS does not let us in."""
         self._client = await nats.connect(self._url, name="mags-supervisor", timeout=20)
         await self._client.subscribe(subjects.PRESENCE, cb=self._hear)
-        await self._client.flush(timeout=10)
+        await nats.settle(self._client)
 
     async def stop(self) -> None:
         if self._client is not None:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from mags.kit import programs as installed
 from mags.kit.children import Child
 from mags.supervisor import broker
-from mags.supervisor.config import Settings, reachable_url, split_address
+from mags.supervisor.config import Settings, inherited_environment, reachable_url, split_address
 from mags.supervisor.layout import Layout
 
 Ready = Callable[[], Awaitable[bool]]
@@ -28,14 +28,20 @@ def broker_child(layout: Layout, port: int, *, on_restart: Callable[[], None]) -
 
 
 def child(
-    name: str, settings: Settings, layout: Layout, nats_url: str, ready: Ready, *, on_restart: Callable[[], None]
+    name: str,
+    settings: Settings,
+    layout: Layout,
+    environment: dict[str, str],
+    ready: Ready,
+    *,
+    on_restart: Callable[[], None],
 ) -> Child:
     """One of our own programs: `python -m mags.NAME`."""
     return Child(
         name,
         [sys.executable, "-m", f"mags.{name}"],
         log_file=layout.log / f"{name}.log",
-        env=environment(name, settings, layout, nats_url),
+        env=environment,
         ready=ready,
         start_timeout=settings.start_timeout_s,
         stop_timeout=60.0 if name == "host" else 15.0,
@@ -44,15 +50,24 @@ def child(
 
 
 def environment(
-    name: str, settings: Settings, layout: Layout, nats_url: str, inherited: dict[str, str] | None = None
+    name: str,
+    settings: Settings,
+    layout: Layout,
+    nats_url: str,
+    *,
+    inherited: dict[str, str] | None = None,
+    storage: dict[str, str] | None = None,
 ) -> dict[str, str]:
-    """The environment of a program: ours, what it may be told otherwise, and what only we know."""
-    from mags.supervisor.config import inherited_environment
+    """The environment of a program: ours, what it may be told otherwise, and what only we know.
 
+    `storage`: settings of the host's storage, where we run the object store.
+    """
     given = inherited_environment() if inherited is None else inherited
     defaults, fixed = {"control": _control, "host": _host, "edge": _edge}[name](settings, layout)
     prefix = f"MAGS_{name.upper()}_"
     fixed["NATS_URL"] = nats_url
+    if name == "host":
+        fixed |= storage or {}
     return {
         **{f"{prefix}{key}": value for key, value in defaults.items()},
         **given,

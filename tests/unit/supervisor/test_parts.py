@@ -99,13 +99,13 @@ def test_programs_take_what_they_are_told_and_what_only_we_know(tmp_path: Path) 
     settings = Settings(data_dir=tmp_path, api="0.0.0.0:80", apps="127.0.0.1:81", ssh="127.0.0.1:82")
     layout = Layout(tmp_path)
     told = {"MAGS_CONTROL_DATABASE_URL": "postgresql://db", "MAGS_CONTROL_PORT": "9", "HOME": "/root"}
-    control = programs.environment("control", settings, layout, "nats://u:p@x:1", told)
+    control = programs.environment("control", settings, layout, "nats://u:p@x:1", inherited=told)
     assert control["MAGS_CONTROL_DATABASE_URL"] == "postgresql://db" and control["HOME"] == "/root"
     assert (control["MAGS_CONTROL_PORT"], control["MAGS_CONTROL_NATS_URL"]) == ("80", "nats://u:p@x:1")
     assert (control["MAGS_CONTROL_APPS_PORT"], control["MAGS_CONTROL_SSH_PORT"]) == ("81", "82")
-    host = programs.environment("host", settings, layout, "nats://", {})
-    assert host["MAGS_HOST_DATA_DIR"] == str(tmp_path) and "MAGS_HOST_STORAGE_KIND" not in host
-    edge_ = programs.environment("edge", settings, layout, "nats://", {})
+    host = programs.environment("host", settings, layout, "nats://", inherited={}, storage={"STORAGE_KIND": "s3"})
+    assert host["MAGS_HOST_DATA_DIR"] == str(tmp_path) and host["MAGS_HOST_STORAGE_KIND"] == "s3"
+    edge_ = programs.environment("edge", settings, layout, "nats://", inherited={}, storage={"STORAGE_KIND": "s3"})
     assert (edge_["MAGS_EDGE_LISTEN_HTTP"], edge_["MAGS_EDGE_SSH_PORT"]) == ("127.0.0.1:81", "82")
 
 
@@ -114,7 +114,7 @@ def test_every_name_that_we_set_is_a_setting_of_the_program(tmp_path: Path, name
     from importlib import import_module
 
     settings = Settings(data_dir=tmp_path, s3="local")
-    given = programs.environment(name, settings, Layout(tmp_path), "nats://", {})
+    given = programs.environment(name, settings, Layout(tmp_path), "nats://", inherited={})
     prefix = f"MAGS_{name.upper()}_"
     known = {prefix + field.upper() for field in import_module(f"mags.{name}.config").Settings.model_fields}
     if name == "host":
