@@ -1,0 +1,142 @@
+"""What goes wrong around sleep: killed host programs, damaged images, dead VMs, full disks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from mags.protocol import messages as m
+from tests.kit.host_world import Caller, HostProgram
+from tests.vm.sleep.test_machine import count, counting, sleep, state, wake
+
+pytestmark = pytest.mark.vm
+
+
+def directory(host: HostProgram, vm_id: str) -> Path:
+    record = host.record(vm_id)
+    assert record is not None
+    return host.data / "host" / "vms" / str(record["handle"])
+
+
+async def test_a_vm_sleeps_through_a_restart_of_the_host_program(caller: Caller, host: HostProgram) -> None:
+    vm_id = await counting(caller)
+    before = await count(caller, vm_id)
+    await sleep(caller, vm_id)
+    host.kill()
+    host.start()
+    await caller.ready()
+    assert await state(caller, vm_id) == "sleeping"
+    assert await count(caller, vm_id) >= before
+
+
+async def killed_somewhere(caller: Caller, host: HostProgram, tries: int) -> None:
+    """kill -9 of the host program at random moments of falling asleep and waking; the VM goes on, with its memory."""
+    vm_id = await counting(caller)
+    random = Random(5)
+    last = 0
+    for number in range(tries):
+        if number % 2:
+            await sleep(caller, vm_id)
+            doing = asyncio.create_task(wake(caller, vm_id))
+        else:
+            doing = asyncio.create_task(sleep(caller, vm_id))
+        await asyncio.sleep(random.uniform(0, 0.2))
+        host.kill()
+        doing.cancel()
+        await asyncio.gather(doing, return_exceptions=True)
+        host.start()
+        await caller.ready()
+        now = await count(caller, vm_id)
+        assert now >= last
+        last = now
+
+
+async def test_a_host_program_killed_while_a_vm_is_half_asleep_or_half_awake(caller: Caller, host: HostProgram) -> None:
+    await killed_somewhere(caller, host, 6)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_a_host_program_killed_very_often(caller: Caller, host: HostProgram) -> None:
+    await killed_somewhere(caller, host, 300)
+
+
+async def test_a_damaged_image_starts_afresh_with_the_files_and_the_startup_command(
+    caller: Caller, host: HostProgram
+) -> None:
+    command = "echo startup of $(cat /root/file); test -e /root/second || { touch /root/second; exit 3; }; sleep 1000"
+    script = "echo precious > /root/file; sync; echo begun; sleep 1000"
+    vm_id, job_id = await caller.start(script, keep="stay", startup_command=command)
+    await sleep(caller, vm_id)
+    (directory(host, vm_id) / "devices").write_bytes(b"damaged")
+    assert (await caller.exec(vm_id, "cat /root/file")).stdout == b"precious\n"
+    ended = await caller.ended(job_id)
+    assert ended.exit_code is None and "lost its memory" in str(ended.error)
+    changed = await caller.told(m.VmChanged, vm_id=vm_id, state="running")
+    assert "damaged" in changed.reason
+    # It failed once, and is started again; sleep does not end it.
+    log = await caller.said(job_id, b"startup of precious", times=2)
+    assert b"begun\n" in log
+    await sleep(caller, vm_id)
+    assert b"sleep 1000" in (await caller.exec(vm_id, "ps")).stdout
+
+
+async def test_a_vm_that_never_sleeps_is_started_again_when_it_dies(caller: Caller, host: HostProgram) -> None:
+    script = "echo precious > /root/file; sync; echo begun; sleep 1000"
+    vm_id, job_id = await caller.start(
+        script, keep="stay", no_sleep=True, startup_command="echo again; sleep 1000", environment={"A": "b"}
+    )
+    os.kill(host.hypervisor(vm_id), signal.SIGKILL)
+    assert (await caller.ended(job_id)).error is not None
+    await caller.told(m.VmChanged, vm_id=vm_id, state="running")
+    assert (await caller.exec(vm_id, "cat /root/file; echo $A")).stdout == b"precious\nb\n"
+    await caller.said(job_id, b"again")
+    # And while its host program is away.
+    victim = host.hypervisor(vm_id)
+    host.kill()
+    os.kill(victim, signal.SIGKILL)
+    host.start()
+    await caller.ready()
+    assert (await caller.exec(vm_id, "cat /root/file")).stdout == b"precious\n"
+
+
+async def test_connections_into_a_vm_end_when_it_falls_asleep(caller: Caller) -> None:
+    """And new ones are answered at once, also while it sleeps."""
+    vm_id, _ = await caller.start("nc -lk -p 8080 -e cat", keep="stay")
+    dialed = await caller.ask("dial", m.Dial(vm_id=vm_id, port=8080), m.Dialed)
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(dialed.address, dialed.port)
+            break
+        except OSError:
+            await asyncio.sleep(0.1)
+    writer.write(b"hello\n")
+    async with asyncio.timeout(60):
+        assert await reader.readline() == b"hello\n"
+    await sleep(caller, vm_id)
+    async with asyncio.timeout(30):
+        with pytest.raises(OSError):
+            await reader.readexactly(1)
+    writer.close()
+    for _ in range(20):
+        async with asyncio.timeout(2.5):
+            with pytest.raises(OSError):
+                await asyncio.open_connection(dialed.address, dialed.port)
+    await caller.ask("dial", m.Dial(vm_id=vm_id, port=8080), m.Dialed)
+    async with asyncio.timeout(60):
+        reader, writer = await asyncio.open_connection(dialed.address, dialed.port)
+        writer.write(b"again\n")
+        assert await reader.readline() == b"again\n"
+        writer.close()
+
+
+async def test_a_vm_that_kills_its_network_wakes_all_the_same(caller: Caller) -> None:
+    vm_id, _ = await caller.start(None, keep="stay")
+    await caller.exec(vm_id, "ip link set eth0 down; ip addr flush dev eth0")
+    await sleep(caller, vm_id)
+    assert (await caller.exec(vm_id, "echo here")).stdout == b"here\n"
