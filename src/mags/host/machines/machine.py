@@ -20,7 +20,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from mags.host.errors import as_problem
 from mags.host.guest import ChannelClosed, GuestError, Offsets, Process, ProcessInfo
 from mags.host.machines import adoption, idle, startup
 from mags.host.machines.cells import Cell
@@ -31,6 +30,7 @@ from mags.host.machines.inbox import Cancel, Died, Ended, Item, Prepared, Run, S
 from mags.host.machines.jobs import CANCELLED, STOPPED, Job
 from mags.host.machines.lifeline import Lifeline
 from mags.host.machines.parts import Parts
+from mags.host.machines.problems import as_problem
 from mags.host.machines.record import JobRecord, Record
 from mags.host.machines.roster import Roster
 from mags.host.machines.sleeper import Sleeper

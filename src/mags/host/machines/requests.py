@@ -10,10 +10,10 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from mags.host.errors import as_problem
 from mags.host.machines import execs, files
 from mags.host.machines.cells import shape
 from mags.host.machines.fleet import Fleet
+from mags.host.machines.problems import as_problem
 from mags.host.machines.sessions import Session
 from mags.host.vmm.driver import Vmm
 from mags.kit.machine import machine_id

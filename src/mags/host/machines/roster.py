@@ -18,6 +18,8 @@ from mags.protocol.messages import Started
 log = logging.getLogger(__name__)
 
 FAILED = "The host could not follow the script; its log says why."
+REMEMBERED = 1000
+"""Jobs of one VM whose start is answered again as it was."""
 TELLING_S = 1.0
 """After the scripts have ended: how long the VM waits until all of their output is stored."""
 
@@ -69,6 +71,10 @@ class Roster:
         """It has ended and was told, or was never given."""
         self.jobs.pop(job_id, None)
         self._record.jobs.pop(job_id, None)
+        if len(self._answers) > REMEMBERED:
+            oldest = next((known for known in self._answers if known not in self.jobs), None)
+            if oldest is not None:
+                del self._answers[oldest]
 
     def withdraw(self, job_id: str, problem: Problem) -> None:
         """The guest could not be given it: the same job may be asked for again."""

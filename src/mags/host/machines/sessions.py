@@ -15,10 +15,10 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from mags.host.errors import as_problem
 from mags.host.machines import streams
 from mags.host.machines.files import check_path
 from mags.host.machines.machine import Machine
+from mags.host.machines.problems import as_problem
 from mags.host.machines.streams import Stream
 from mags.protocol import subjects
 from mags.protocol.errors import Problem

@@ -16,11 +16,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from mags.host.errors import as_problem
 from mags.host.guest import ChannelClosed, GuestError
 from mags.host.machines import adoption, idle, slumber
 from mags.host.machines.cells import Cell
 from mags.host.machines.inbox import Died, Prepared
+from mags.host.machines.problems import as_problem
 from mags.host.machines.record import StartupRecord
 from mags.host.machines.roster import seen
 from mags.host.network import NetworkError
