@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 
 import uvloop
@@ -21,6 +22,9 @@ def main() -> int:
             name = "_".join(["MAGS_EDGE", *(str(part).upper() for part in one["loc"])])
             print(f"mags edge: {name}: {one['msg']}", file=sys.stderr)
         return 2
+    # Each connection takes a socket to Caddy and one to the VM.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     logs.configure("edge", level=settings.log_level)
     try:
         uvloop.run(run(settings))

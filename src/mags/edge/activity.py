@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import nats.errors
+
 from mags.protocol import edge, messages
+
+log = logging.getLogger("mags.edge.activity")
 
 
 class Publisher(Protocol):
@@ -46,5 +51,8 @@ class Activity:
         while True:
             for (host_id, vm_id), connections in list(self._open.items()):
                 value = edge.Activity(vm_id=vm_id, connections=connections)
-                await self._nats.publish(edge.activity(host_id, vm_id), messages.encode(value))
+                try:
+                    await self._nats.publish(edge.activity(host_id, vm_id), messages.encode(value))
+                except nats.errors.Error as error:  # away for long: the next one says as much
+                    log.debug("activity is not told: %r", error)
             await asyncio.sleep(interval)

@@ -25,6 +25,8 @@ TIMEOUT = 5.0
 """Seconds that control has to answer."""
 TRIES, PAUSE = 5, 0.4
 """How often an unanswered question is asked (control may be starting again), and seconds between."""
+STARTING_PATIENCE, STARTING_PAUSE = 30.0, 0.25
+"""Seconds that a request waits for a VM that is being placed, and between two questions."""
 REMEMBERED = 10_000
 """Answers that are kept at most."""
 TOKEN_LIFETIME = 10.0
@@ -60,8 +62,18 @@ class Directory:
     def on_changed(self, listener: Callable[[edge.Changed], None]) -> None:
         self._listeners.append(listener)
 
-    async def resolve(self, name: str, domain: str | None = None) -> edge.Resolved:
-        """Whose `name` is; remembered as long as control allows, `unknown` too."""
+    async def resolve(self, name: str, domain: str | None = None, *, patience: float = 0.0) -> edge.Resolved:
+        """Whose `name` is; remembered as long as control allows, `unknown` too. A VM that is being placed is waited
+        for, at most `patience` seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience
+        while True:
+            answer = await self._resolve(name, domain)
+            if answer.status != "starting" or loop.time() >= deadline:
+                return answer
+            await asyncio.sleep(STARTING_PAUSE)
+
+    async def _resolve(self, name: str, domain: str | None) -> edge.Resolved:
         now = asyncio.get_running_loop().time()
         kept = self._names.get((name, domain))
         if kept is not None and kept.until > now:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 import httpx
+import pytest
 import websockets
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
@@ -120,12 +121,14 @@ async def test_websockets_pass(world: World) -> None:
                 assert await connection.recv() == bytes(2_000_000)
 
 
-async def test_a_client_that_leaves_ends_its_request_in_the_vm(world: World) -> None:
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n"])
+async def test_a_client_that_leaves_ends_its_request_in_the_vm(world: World, head: bytes) -> None:
     ended = asyncio.Event()
     started = asyncio.Event()
 
     async def patient(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
+        writer.write(head)
         started.set()
         if not await reader.read(1):
             ended.set()

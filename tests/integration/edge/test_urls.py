@@ -123,6 +123,31 @@ async def test_a_vm_that_is_being_placed_is_waited_for(world: World) -> None:
     assert (await asking).status_code == 200
 
 
+async def test_a_vm_that_starts_again_elsewhere_is_waited_for(world: World) -> None:
+    """A name in use whose VM is brought back on another host: its next request is held, too."""
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(App("before"))})
+    world.control.publish("shop", "v1", ttl_s=600)
+    assert (await world.get("shop")).text == "before"
+
+    world.control.names["shop", None] = answers("starting", subdomain="shop")
+    await world.control.changed("shop")
+    before = world.control.resolutions
+    async with asyncio.timeout(60):
+        while world.control.resolutions == before:  # it has heard, and asked
+            await asyncio.sleep(0.01)
+    asking = [asyncio.create_task(world.get("shop", f"/{number}")) for number in range(5)]
+    async with asyncio.timeout(60):
+        while world.control.resolutions < before + 3:
+            await asyncio.sleep(0.01)
+    world.host.vm("v2", {8080: await world.serve(App("after"))})
+    world.control.publish("shop", "v2", ttl_s=600)
+    for task in asking:
+        answer = await task
+        assert (answer.status_code, answer.text) in ((200, "after"), (200, "before"))
+    assert (await world.get("shop")).text == "after"
+
+
 async def test_an_upload_that_finds_no_socket_arrives_whole(world: World) -> None:
     await world.start()
     app = App()

@@ -46,6 +46,7 @@ class World:
     settings: Settings = field(init=False)
 
     async def start(self, **wishes: Any) -> None:
+        wishes.setdefault("activity_interval_s", 0.2)
         self.settings = Settings(
             nats_url=self.nats_url,
             data_dir=self.folder / "edge",

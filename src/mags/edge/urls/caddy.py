@@ -18,6 +18,8 @@ Json = dict[str, Any]
 
 KEEP_ALIVE = "15s"
 """How long Caddy keeps an unused connection to a relay. An open one counts as activity of the VM, so not long."""
+GRACE = "3s"
+"""How long requests may go on when the edge is told to end."""
 CLIENT_IDLE = "5m"
 
 
@@ -54,7 +56,7 @@ def configuration(settings: Settings, *, open_dir: Path, gate: Path, ask_port: i
             ]
         },
     }
-    apps: Json = {"http": {"servers": {"edge": server}}}
+    apps: Json = {"http": {"servers": {"edge": server}, "grace_period": GRACE}}
     if settings.tls == "off":
         server["automatic_https"] = {"disable": True}
     else:

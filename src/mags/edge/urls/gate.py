@@ -6,14 +6,13 @@ It is asked with the request's headers only, as a GET (`X-Forwarded-Uri` has the
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from mags.edge.directory import Directory
+from mags.edge.directory import STARTING_PATIENCE, Directory
 from mags.edge.urls import names, pages
 from mags.edge.urls.pages import Page
 from mags.edge.urls.routes import Routes
@@ -25,8 +24,6 @@ log = logging.getLogger("mags.edge.gate")
 SOCKET_HEADER = "X-Mags-Socket"
 TOKEN_HEADER = "X-Mags-Token"
 HEALTH_PATH = "/api/v1/health"
-STARTING_PATIENCE = 30.0
-"""Seconds that a request waits for a VM that is being placed."""
 COOKIE_LIFETIME = 7 * 24 * 3600
 """Seconds; the link's own expiry comes first when it is sooner."""
 
@@ -74,7 +71,7 @@ class Gate:
         key = names.split(host, self._apps_domain)
         if key is None:
             return _page(pages.unknown(host))
-        target = await self._resolve(*key)
+        target = await self._directory.resolve(*key, patience=STARTING_PATIENCE)
         if target.status != "ok":
             return _page(_refusal(target, host))
         if target.private:
@@ -83,14 +80,6 @@ class Gate:
                 return refused
         path = await self._routes.ensure(key, host, target)
         return Response(200, [(SOCKET_HEADER, str(path))])
-
-    async def _resolve(self, name: str, domain: str | None) -> Resolved:
-        deadline = asyncio.get_running_loop().time() + STARTING_PATIENCE
-        while True:
-            target = await self._directory.resolve(name, domain)
-            if target.status != "starting" or asyncio.get_running_loop().time() > deadline:
-                return target
-            await asyncio.sleep(0.25)
 
     async def _authorise(self, request: Request, host: str, target: Resolved) -> Response | None:
         """None when the request may pass; else what the client gets instead."""

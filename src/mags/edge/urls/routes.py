@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mags.edge.activity import Activity
 from mags.edge.dialing import Dialer, NotListening
-from mags.edge.directory import Directory
+from mags.edge.directory import STARTING_PATIENCE, Directory
 from mags.edge.tasks import Tasks
 from mags.edge.urls import pages
 from mags.edge.urls.relay import Back, Front
@@ -44,7 +44,8 @@ class Route:
         self.used = asyncio.get_running_loop().time()
         self._routes = routes
         self._fronts: set[Front] = set()
-        self._counted: dict[Front, tuple[str, str]] = {}
+        self._leads: dict[Front, Resolved] = {}
+        """Where each front is connected to, or being so."""
         self._server: asyncio.Server | None = None
         self._closed = False
         self._tasks = Tasks()
@@ -64,7 +65,8 @@ class Route:
             return  # by now the path may be another route's
         self._closed = True
         self.path.unlink(missing_ok=True)
-        self._cut(None)
+        for front in list(self._fronts):
+            front.abort()
         self._tasks.cancel()
 
     async def settled(self) -> None:
@@ -77,26 +79,27 @@ class Route:
             self._server.close()
             self._server = None
 
-    async def recheck(self, asker: Front | None = None) -> bool:
-        """Ask whose the name is now. False: this socket must go. Leads it elsewhere now, all but `asker` are cut:
-        a connection that Caddy keeps for the name's next request would lead to the VM of before."""
-        fresh = await self._routes.directory.resolve(*self.key)
+    async def recheck(self, *, patience: float = 0.0) -> bool:
+        """Ask whose the name is now (waiting for a VM that is being placed). False: this socket must go.
+
+        Leads it elsewhere now, the connections of before are cut: one that Caddy keeps for the name's next request
+        would lead to the VM of before.
+        """
+        fresh = await self._routes.directory.resolve(*self.key, patience=patience)
+        if fresh.status == "starting" and not patience:
+            return True
         if fresh.status != "ok" or fresh.private != self.target.private:
             return False
-        before, self.target = self.target, fresh
-        if (fresh.vm_id, fresh.port) != (before.vm_id, before.port):
-            self._cut(asker)
-        return True
-
-    def _cut(self, but: Front | None) -> None:
-        for front in list(self._fronts):
-            if front is not but:
+        self.target = fresh
+        for front, lead in list(self._leads.items()):
+            if (lead.vm_id, lead.port) != (fresh.vm_id, fresh.port):
                 front.abort()
+        return True
 
     def cut_before(self, vm_id: str, at_ms: float) -> None:
         """End the connections that have led to this VM since before then (Unix time)."""
-        for front, (_, counted_vm) in list(self._counted.items()):
-            if counted_vm == vm_id and front.joined_ms is not None and front.joined_ms <= at_ms:
+        for front, lead in list(self._leads.items()):
+            if lead.vm_id == vm_id and front.joined_ms is not None and front.joined_ms <= at_ms:
                 front.abort()
 
     def _opened(self, front: Front) -> None:
@@ -126,7 +129,7 @@ class Route:
     async def _join(self, front: Front) -> None:
         """Connect `front` to the VM. Problem, NotListening when it can't be."""
         for attempt in (1, 2):
-            if not await self.recheck(front):
+            if not await self.recheck(patience=STARTING_PATIENCE):
                 front.refuse(self._changed().raw())
                 self._routes.drop(self)
                 return
@@ -146,13 +149,13 @@ class Route:
 
     def _count(self, front: Front, target: Resolved) -> None:
         if front.open:
-            self._counted[front] = (target.host_id, target.vm_id)
+            self._leads[front] = target
             self._routes.activity.opened(target.host_id, target.vm_id)
 
     def _uncount(self, front: Front) -> None:
-        counted = self._counted.pop(front, None)
-        if counted is not None:
-            self._routes.activity.closed(*counted)
+        lead = self._leads.pop(front, None)
+        if lead is not None:
+            self._routes.activity.closed(lead.host_id, lead.vm_id)
 
     def _page(self, problem: Problem) -> pages.Page:
         if problem.code in ("not_found", "gone"):
