@@ -62,4 +62,4 @@ print(m.url('published-box', port=8080))
 m.stop('published-box')
 """,
     )
-    assert "42" in out and "running" in out and "True True" in out and "apps.localhost" in out
+    assert "42" in out and "running" in out and "True True" in out and "'subdomain': " in out
