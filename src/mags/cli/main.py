@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 from mags.cli.console import Console
 from mags.cli.table_of_commands import COMMANDS, overview
@@ -17,6 +18,9 @@ def main(words: list[str] | None = None) -> int:
     """Run one command line and return its exit status (the console script exits with it)."""
     words = sys.argv[1:] if words is None else words
     console = Console()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal that lacks a character shows another
+            stream.reconfigure(errors="replace")
     if not words or words[0] in ("-h", "--help", "help"):
         if len(words) > 1 and words[1] in COMMANDS:
             return run_command(words[1], ["--help"], console)
@@ -37,7 +41,9 @@ def run_command(name: str, words: list[str], console: Console) -> int:
     from mags.cli.command import FAILED, execute
 
     try:
-        return execute(import_module(f"mags.cli.commands.{COMMANDS[name].module}"), name, words, console)
+        status = execute(import_module(f"mags.cli.commands.{COMMANDS[name].module}"), name, words, console)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:
         # Whoever read our output has left. Python would complain again while it flushes at exit.
         console.abandon_output()
@@ -48,7 +54,7 @@ def run_command(name: str, words: list[str], console: Console) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("mags"):
             raise
-        console.complain(f"`mags {name}` needs the programs of a server: pip install 'mags[server]' ({error.name}).")
+        console.complain(f"`mags {name}` needs the parts of a server ({error.name}): install Mags with [server].")
         return FAILED
 
 

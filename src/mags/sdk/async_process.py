@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from mags.sdk.frames import Chunk
 from mags.sdk.process import MESSAGE_LIMIT, STDIN_CHUNK, Receiver, broken, headers, refusal, websocket_url
 from mags.sdk.sender import AGENT
-from mags.sdk.settings import Settings
+from mags.sdk.settings import Settings, is_local
 
 
 class AsyncProcess:
@@ -39,6 +39,7 @@ class AsyncProcess:
                     additional_headers=headers(self._settings),
                     user_agent_header=AGENT,
                     compression=None,
+                    proxy=None if is_local(self._settings.api_url) else True,
                     max_size=MESSAGE_LIMIT,
                     open_timeout=60,
                     close_timeout=5,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import httpx
 
+from mags.sdk.settings import is_local
 from mags.sdk.transports import Body, ConnectionBroke, Request
 
 LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=50)
@@ -27,7 +28,7 @@ def _broke(error: httpx.TransportError) -> ConnectionBroke:
 class Httpx:
     def __init__(self, api_url: str, *, timeout: float) -> None:
         self._url, self._timeout = api_url, timeout
-        self._client = httpx.Client(limits=LIMITS)
+        self._client = httpx.Client(limits=LIMITS, trust_env=not is_local(api_url))
 
     def open(self, request: Request) -> HttpxExchange:
         timeout = self._timeout if request.timeout is None else request.timeout
@@ -64,7 +65,7 @@ class HttpxExchange:
 class AsyncHttpx:
     def __init__(self, api_url: str, *, timeout: float) -> None:
         self._url, self._timeout = api_url, timeout
-        self._client = httpx.AsyncClient(limits=LIMITS)
+        self._client = httpx.AsyncClient(limits=LIMITS, trust_env=not is_local(api_url))
 
     async def open_async(self, request: Request) -> AsyncHttpxExchange:
         timeout = self._timeout if request.timeout is None else request.timeout

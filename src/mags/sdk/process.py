@@ -25,7 +25,7 @@ from mags.sdk.calls.jobs import job_path
 from mags.sdk.errors import MagsError, NotReachable, TransferFailed, from_answer
 from mags.sdk.frames import Chunk
 from mags.sdk.sender import AGENT, lost
-from mags.sdk.settings import Settings
+from mags.sdk.settings import Settings, is_local
 from mags.sdk.transports import ConnectionBroke
 
 STDIN_CHUNK = 1 << 18
@@ -120,6 +120,7 @@ class Process:
                 additional_headers=headers(settings),
                 user_agent_header=AGENT,
                 compression=None,
+                proxy=None if is_local(settings.api_url) else True,
                 max_size=MESSAGE_LIMIT,
                 open_timeout=60,
                 close_timeout=5,

@@ -90,3 +90,8 @@ def check_url(url: str) -> str:
     if not port_is_fine or parts.scheme not in ("http", "https") or not parts.hostname:
         raise NotConfigured(f"{url!r} is no address of a server. Give one like {DEFAULT_URL}.")
     return url.rstrip("/")
+
+
+def is_local(api_url: str) -> bool:
+    """Whether the server is on this machine, where no proxy leads to it."""
+    return urlsplit(api_url).hostname in ("127.0.0.1", "::1", "localhost")

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
+from mags.sdk.settings import is_local
 from mags.sdk.transports import ConnectionBroke, Request
 
 CHUNK = 1 << 18
@@ -22,10 +23,9 @@ CONNECT_TIMEOUT = 10.0
 
 def suits(api_url: str, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether no proxy stands between us and the server."""
-    parts = urlsplit(api_url)
-    if parts.hostname in ("127.0.0.1", "::1", "localhost"):
+    if is_local(api_url):
         return True
-    names = {f"{parts.scheme}_proxy", "all_proxy"}
+    names = {f"{urlsplit(api_url).scheme}_proxy", "all_proxy"}
     return not any(environment.get(name) or environment.get(name.upper()) for name in names)
 
 

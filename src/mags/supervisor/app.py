@@ -118,7 +118,7 @@ class Supervisor:
             if name not in self.settings.programs:
                 continue
             if not programs.is_installed(name):
-                raise Trouble(f"mags.{name} is not installed: pip install 'mags[server]'.")
+                raise Trouble(f"mags.{name} is not installed: install Mags with the extra [server].")
             url = broker.url(name, users, nats_port)
             environment = programs.environment(name, self.settings, self.layout, url, storage=self._storage)
             made = programs.child(

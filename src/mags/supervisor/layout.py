@@ -48,8 +48,13 @@ class Layout:
 
     def make(self) -> None:
         """The supervisor's own directories, for their owner only. PermissionError when we may not."""
-        self.data.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for directory in (self.nats, self.edge, self.log, self.run, self.sockets):
-            directory.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self.data.mkdir(mode=0o755, parents=True, exist_ok=True)
+            for directory in (self.nats, self.edge, self.log, self.run, self.sockets):
+                directory.mkdir(mode=0o700, exist_ok=True)
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise PermissionError(
+                f"{error.filename} can't be made ({error.strerror}). Run as root, or choose a place with --data-dir."
+            ) from error
         if self.sockets.stat().st_uid != os.geteuid():
             raise PermissionError(f"{self.sockets} belongs to somebody else. Remove it.")

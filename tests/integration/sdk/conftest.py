@@ -83,6 +83,8 @@ def environment(server: Server, tmp_path: Path) -> dict[str, str]:
         "MAGS_API_TOKEN": server.token,
         "MAGS_CONFIG": str(tmp_path / "home" / "config.json"),
         "NO_COLOR": "1",
+        "HTTP_PROXY": "http://192.0.2.1:1",  # never used for a server on this machine
+        "ALL_PROXY": "http://192.0.2.1:1",
     }
 
 

@@ -131,6 +131,12 @@ def test_sockets_get_a_short_path(tmp_path: Path) -> None:
     assert Layout(tmp_path / "a").id != Layout(tmp_path / "b").id
 
 
+def test_a_place_that_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match="--data-dir"):
+        Layout(tmp_path / "file" / "d").make()
+
+
 def test_one_at_a_time(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "d")
     layout.make()
