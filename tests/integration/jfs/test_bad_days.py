@@ -112,23 +112,23 @@ async def test_forged_handles_are_refused(client: Client, exports: Exports, engi
     await stranger.aclose()
 
 
-@pytest.mark.parametrize("name", [b"a/b", b"../outside", b"/etc/passwd", b"", b"a\0b"])
-async def test_names_that_are_none(client: Client, name: bytes) -> None:
+async def test_names_that_are_none(client: Client) -> None:
     file = await client.create(client.root, b"f")
-    for attempt in (
-        client.lookup(client.root, name),
-        client.create(client.root, name),
-        client.mkdir(client.root, name),
-        client.symlink(client.root, name, b"t"),
-        client.mknod(client.root, name, 7),
-        client.remove(client.root, name),
-        client.rmdir(client.root, name),
-        client.rename(client.root, name, client.root, b"n"),
-        client.rename(client.root, b"f", client.root, name),
-        client.link(file, client.root, name),
-    ):
-        with refused(Status.INVAL):
-            await attempt
+    for name in (b"a/b", b"../outside", b"/etc/passwd", b"", b"a\0b"):
+        for attempt in (
+            client.lookup(client.root, name),
+            client.create(client.root, name),
+            client.mkdir(client.root, name),
+            client.symlink(client.root, name, b"t"),
+            client.mknod(client.root, name, 7),
+            client.remove(client.root, name),
+            client.rmdir(client.root, name),
+            client.rename(client.root, name, client.root, b"n"),
+            client.rename(client.root, b"f", client.root, name),
+            client.link(file, client.root, name),
+        ):
+            with refused(Status.INVAL):
+                await attempt
 
 
 async def test_special_names_are_not_made_or_removed(client: Client) -> None:

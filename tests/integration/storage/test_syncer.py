@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from mags.host.storage.attached import Attached
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StaleEpoch, StorageUnavailable
 from mags.host.storage.seaweedfs import SeaweedFS
 from mags.host.storage.syncer import Syncer, recover
-from mags.host.storage.workspaces import Attached
 from mags.host.vmm.qemu.blocksync import BlockSync
 from mags.host.vmm.qemu.increment import apply_file
 from mags.protocol.errors import Problem

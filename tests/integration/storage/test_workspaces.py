@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from mags.host.storage import layout
+from mags.host.storage.attached import Attached
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import GenerationMissing, StaleEpoch, StorageError
 from mags.host.storage.layout import GIB
 from mags.host.storage.s3 import S3
-from mags.host.storage.workspaces import LEASE_LIFE, Attached
+from mags.host.storage.workspaces import LEASE_LIFE
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment
 from tests.integration.storage.volumes import OpenEngine, bucket_of

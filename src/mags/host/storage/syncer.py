@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
+from mags.host.storage.attached import Attached
 from mags.host.storage.errors import StaleEpoch
-from mags.host.storage.workspaces import Attached
 from mags.protocol.messages import Synced
 
 log = logging.getLogger("mags.storage.syncer")

@@ -31,13 +31,17 @@ class Threads:
 
     async def run_within(self, timeout: float, work: Callable[[], T]) -> T:
         """As `run`, with a deadline of `timeout` seconds."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future = self.start(work)
         done, _ = await asyncio.wait({future}, timeout=timeout)
         if not done:
             future.cancel()
             future.add_done_callback(_forget)
             raise StorageUnavailable(f"The volume of the workspaces did not answer within {timeout:g} s.")
         return future.result()
+
+    def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """As long as it takes."""
+        return asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def close(self) -> None:
         """Takes no more work. A hung thread is left behind: nothing can end it."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mags.host.storage import blanks, layout
+from mags.host.storage.attached import Attached
 from mags.host.storage.errors import StaleEpoch, StorageError, StorageUnavailable
 from mags.host.storage.generations import Generations
 from mags.host.storage.layout import GIB, ROOT_INODE, Lease, Manifest
@@ -30,95 +31,6 @@ LEASE_LIFE = 24 * 3600.0
 
 T = TypeVar("T")
 CloneTree = Callable[[Path, Path], Awaitable[None]]
-
-
-class Attached:
-    """A workspace in the hands of one VM. `Workspaces.attach` makes it."""
-
-    def __init__(
-        self, owner: Workspaces, attachment: Attachment, generations: Generations, lease: Lease, image: Path, jfs: Path
-    ) -> None:
-        self.attachment, self.vm_id = attachment, lease.vm_id
-        self.image = image
-        """The raw image that the VM's own overlay lies over. Never written."""
-        self.size = max(attachment.disk_gb * GIB, image.stat().st_size)
-        """Bytes of the VM's disk."""
-        self.jfs = jfs
-        """The directory that the guest sees as /jfs."""
-        self.lease = lease
-        self._owner, self._generations = owner, generations
-
-    @property
-    def generation(self) -> int:
-        """The newest generation of this VM: what a sync adds to. 0: nothing was ever published."""
-        return self.lease.parent
-
-    async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
-        """Do file work on the volume in a thread: see `Workspaces.work`."""
-        return await self._owner.work(work, timeout=timeout)
-
-    async def begin(self, size: int, *, anew: bool = False) -> Path:
-        """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes.
-
-        anew: begin with the bytes of `image` instead, under which the VM's own overlay lies.
-        """
-        return await self.work(lambda: self._begin(size, anew))
-
-    def _begin(self, size: int, anew: bool) -> Path:
-        self._check_epoch()
-        parent = self._generations.path(self.lease.parent) if self.lease.parent and not anew else self.image
-        return self._generations.begin(self.vm_id, parent, size)
-
-    async def publish(self, draft: Path) -> int:
-        """The draft's number, once it is a generation. Its bytes must be in the store (fsync) before.
-
-        StaleEpoch when a newer attachment has written to the workspace: nothing is published then.
-        """
-        return await self.work(lambda: self._publish(draft))
-
-    def _publish(self, draft: Path) -> int:
-        self._check_epoch()
-        number = self._generations.publish(draft, above=self.lease.parent)
-        self.lease.parent = number
-        self._generations.lease(self.lease)
-        return number
-
-    async def used_bytes(self) -> int:
-        """Bytes in use in the newest generation's file system."""
-        if self.lease.parent == 0:
-            return 0
-        return await self.work(lambda: self._generations.used_bytes(self.lease.parent))
-
-    async def committed(self, number: int) -> None:
-        """The database has `number` as the current generation: older ones go, but for the last and leased ones."""
-        await self.work(lambda: self._committed(number))
-
-    def _committed(self, number: int) -> None:
-        manifest = self._generations.manifest()
-        if manifest is not None and manifest.epoch <= self.attachment.epoch and manifest.generation < number:
-            before, manifest.generation = manifest.generation, number
-            manifest.synced_ms = int(time.time() * 1000)
-            manifest.disk_gb = max(manifest.disk_gb, self.attachment.disk_gb)
-            self._generations.write_manifest(manifest)
-            self._generations.drop(keep=(before,), below=number)
-
-    async def release(self) -> None:
-        """The VM is gone: its lease ends, and what it wrote if it was to be dropped. Idempotent."""
-        await self._owner.release(self)
-
-    def _check_epoch(self) -> None:
-        if self.attachment.discard:
-            raise StorageError(
-                "The changes of this VM are dropped: it runs on a base workspace and has none of its own."
-            )
-        manifest = self._generations.manifest()
-        if manifest is None or self._generations.deleted:
-            raise StaleEpoch(f"Workspace {self.attachment.workspace_id} was deleted.")
-        if manifest.epoch > self.attachment.epoch:
-            raise StaleEpoch(
-                f"Workspace {self.attachment.workspace_id} belongs to a newer VM by now (epoch {manifest.epoch}, "
-                f"ours is {self.attachment.epoch}): this VM's changes are refused."
-            )
 
 
 class Workspaces:
@@ -157,6 +69,10 @@ class Workspaces:
         here, above = self.mount.stat(), self.mount.parent.stat()
         if here.st_ino != ROOT_INODE or here.st_dev == above.st_dev:
             raise StorageUnavailable("The volume of the workspaces is not mounted at the moment; it is being mounted.")
+
+    def start(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Do long work in a thread, as long as it takes."""
+        return self._threads.start(work)
 
     def of(self, workspace_id: str) -> Generations:
         """The directory of a workspace. StorageError if that is no id."""
@@ -277,11 +193,11 @@ class Workspaces:
         self._attached.pop(attached.vm_id, None)
 
         def work() -> None:
-            attached._generations.end_lease(attached.vm_id)
+            attached.generations.end_lease(attached.vm_id)
             if attached.attachment.discard:
                 shutil.rmtree(attached.jfs.parent, ignore_errors=True)
-            if attached._generations.deleted:
-                attached._generations.erase()
+            if attached.generations.deleted:
+                attached.generations.erase()
 
         await self.work(work)
 
@@ -312,7 +228,7 @@ class Workspaces:
             for attached in list(self._attached.values()):
                 attached.lease.beat += 1
                 try:
-                    attached._generations.lease(attached.lease)
+                    attached.generations.lease(attached.lease)
                 except FileNotFoundError:
                     log.warning("workspace %s is gone under VM %s", attached.attachment.workspace_id, attached.vm_id)
 

@@ -1,0 +1,119 @@
+"""A workspace in the hands of one VM: its drafts and generations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from mags.host.storage.errors import StaleEpoch, StorageError
+from mags.host.storage.generations import Generations
+from mags.host.storage.layout import GIB, Lease
+from mags.host.storage.threads import TIMEOUT
+from mags.protocol.messages import Attachment
+
+T = TypeVar("T")
+
+
+class Holder(Protocol):
+    """Who gave it (workspaces.Workspaces)."""
+
+    async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T: ...
+
+    async def release(self, attached: Attached) -> None: ...
+
+
+class Attached:
+    """A workspace in the hands of one VM. `Workspaces.attach` makes it."""
+
+    def __init__(
+        self,
+        holder: Holder,
+        attachment: Attachment,
+        generations: Generations,
+        lease: Lease,
+        image: Path,
+        jfs: Path,
+    ) -> None:
+        self.attachment, self.vm_id = attachment, lease.vm_id
+        self.image = image
+        """The raw image that the VM's own overlay lies over. Never written."""
+        self.size = max(attachment.disk_gb * GIB, image.stat().st_size)
+        """Bytes of the VM's disk."""
+        self.jfs = jfs
+        """The directory that the guest sees as /jfs."""
+        self.lease = lease
+        self.generations, self._holder = generations, holder
+
+    @property
+    def generation(self) -> int:
+        """The newest generation of this VM: what a sync adds to. 0: nothing was ever published."""
+        return self.lease.parent
+
+    async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
+        """Do file work on the volume in a thread: see `Workspaces.work`."""
+        return await self._holder.work(work, timeout=timeout)
+
+    async def begin(self, size: int, *, anew: bool = False) -> Path:
+        """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes.
+
+        anew: begin with the bytes of `image` instead, under which the VM's own overlay lies.
+        """
+        return await self.work(lambda: self._begin(size, anew))
+
+    def _begin(self, size: int, anew: bool) -> Path:
+        self._check_epoch()
+        parent = self.generations.path(self.lease.parent) if self.lease.parent and not anew else self.image
+        return self.generations.begin(self.vm_id, parent, size)
+
+    async def publish(self, draft: Path) -> int:
+        """The draft's number, once it is a generation. Its bytes must be in the store (fsync) before.
+
+        StaleEpoch when a newer attachment has written to the workspace: nothing is published then.
+        """
+        return await self.work(lambda: self._publish(draft))
+
+    def _publish(self, draft: Path) -> int:
+        self._check_epoch()
+        number = self.generations.publish(draft, above=self.lease.parent)
+        self.lease.parent = number
+        self.generations.lease(self.lease)
+        return number
+
+    async def used_bytes(self) -> int:
+        """Bytes in use in the newest generation's file system."""
+        if self.lease.parent == 0:
+            return 0
+        return await self.work(lambda: self.generations.used_bytes(self.lease.parent))
+
+    async def committed(self, number: int) -> None:
+        """The database has `number` as the current generation: older ones go, but for the last and leased ones."""
+        await self.work(lambda: self._committed(number))
+
+    def _committed(self, number: int) -> None:
+        manifest = self.generations.manifest()
+        if manifest is not None and manifest.epoch <= self.attachment.epoch and manifest.generation < number:
+            before, manifest.generation = manifest.generation, number
+            manifest.synced_ms = int(time.time() * 1000)
+            manifest.disk_gb = max(manifest.disk_gb, self.attachment.disk_gb)
+            self.generations.write_manifest(manifest)
+            self.generations.drop(keep=(before,), below=number)
+
+    async def release(self) -> None:
+        """The VM is gone: its lease ends, and what it wrote if it was to be dropped. Idempotent."""
+        await self._holder.release(self)
+
+    def _check_epoch(self) -> None:
+        if self.attachment.discard:
+            raise StorageError(
+                "The changes of this VM are dropped: it runs on a base workspace and has none of its own."
+            )
+        manifest = self.generations.manifest()
+        if manifest is None or self.generations.deleted:
+            raise StaleEpoch(f"Workspace {self.attachment.workspace_id} was deleted.")
+        if manifest.epoch > self.attachment.epoch:
+            raise StaleEpoch(
+                f"Workspace {self.attachment.workspace_id} belongs to a newer VM by now (epoch {manifest.epoch}, "
+                f"ours is {self.attachment.epoch}): this VM's changes are refused."
+            )

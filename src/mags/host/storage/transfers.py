@@ -1,0 +1,75 @@
+"""Workspaces out of the volume and into it, as tar files (`archives`), while VMs go on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+from mags.host.storage import archives, layout
+from mags.host.storage.bridges import Sink, Source
+from mags.host.storage.errors import GenerationMissing, StorageError
+from mags.host.storage.layout import Lease, Manifest
+from mags.host.storage.workspaces import Workspaces
+from mags.protocol.ids import new_id
+
+BRING_TIMEOUT = 6 * 3600.0
+"""Seconds that a tar file may take to come in."""
+
+
+async def export(
+    workspaces: Workspaces, workspace_id: str, generation: int | None = None
+) -> AsyncGenerator[bytes, None]:
+    """A workspace as a tar file (`archives`): its disk as of a generation (the newest), and /jfs as it is."""
+    generations, reader = workspaces.of(workspace_id), new_id()
+
+    def hold() -> tuple[Manifest, Path | None]:
+        manifest = generations.manifest()
+        if manifest is None or generations.deleted:
+            raise GenerationMissing(f"There is no workspace {workspace_id} on this volume.")
+        number = manifest.generation if generation is None else generation
+        generations.lease(Lease(vm_id=reader, host_id=workspaces.host_id, base=number, parent=number))
+        return manifest, generations.path(number) if number else None
+
+    manifest, image = await workspaces.work(hold)
+    try:
+        sink = Sink()
+        work = sink.chunks(lambda: archives.write(sink, manifest, image, generations.jfs), workspaces.start)
+        async with aclosing(work) as written:
+            async for chunk in written:
+                yield chunk
+    finally:
+        await workspaces.work(lambda: generations.end_lease(reader))
+
+
+async def bring(
+    workspaces: Workspaces, workspace_id: str, chunks: AsyncIterator[bytes], *, owner: str, name: str, limit: int
+) -> Manifest:
+    """Make a new workspace of a tar file; its generation is 1 and its epoch 0.
+
+    limit: bytes of everything. BadArchive (nothing is left then), StorageUnavailable.
+    """
+    generations, source, writer = workspaces.of(workspace_id), Source(chunks), new_id()
+
+    def work() -> Manifest:
+        if generations.directory.exists():
+            raise StorageError(f"The workspace {workspace_id} exists.")
+        generations.make()
+        try:
+            generations.lease(Lease(vm_id=writer, host_id=workspaces.host_id))
+            draft = generations.directory / layout.draft_name(writer)
+            draft.touch(mode=0o600)
+            read = archives.read(source, draft, generations.jfs, limit=limit)
+            number = generations.publish(draft, above=0)
+            manifest = Manifest(
+                id=workspace_id, owner=owner, name=name, disk_gb=read.disk_gb, image=read.image, generation=number
+            )
+            generations.write_manifest(manifest)
+            generations.end_lease(writer)
+            return manifest
+        except BaseException:
+            shutil.rmtree(generations.directory, ignore_errors=True)
+            raise
+
+    return await workspaces.work(work, timeout=BRING_TIMEOUT)
