@@ -6,6 +6,7 @@ import sys
 
 import uvloop
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from mags.control.app.program import run
 from mags.control.config import Settings
@@ -21,7 +22,14 @@ def main() -> int:
             print(f"MAGS_CONTROL_{name}: {one['msg']}", file=sys.stderr)
         return 2
     logs.configure("control", level=settings.log_level)
-    uvloop.run(run(settings))
+    try:
+        uvloop.run(run(settings))
+    except TimeoutError:
+        print("The NATS server (MAGS_CONTROL_NATS_URL) does not answer. Is it up?", file=sys.stderr)
+        return 1
+    except SQLAlchemyError as error:
+        print(f"The database (MAGS_CONTROL_DATABASE_URL) can't be used: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

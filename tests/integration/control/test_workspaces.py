@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mags.control.lifecycles.barrier import events_recorded
 from mags.protocol import messages, subjects
 from mags.protocol.messages import WorkspaceSynced
 from tests.integration.control.conftest import Installation, alone, until
@@ -109,6 +110,7 @@ async def test_a_sync_under_an_old_epoch_is_refused_and_its_copy_ended(tmp_path:
         await host._do_sync(messages.VmRequest(vm_id=first["vm_id"]))
         # The host lies: it says that the VM is gone, but keeps it, as one that was cut off would.
         await host._report(messages.VmChanged(vm_id=first["vm_id"], state="gone", at_ms=now_ms()))
+        await events_recorded(mags.world)
         second = await mags.run("echo 2 > f", workspace_id="p")
         assert second["vm_id"] != first["vm_id"]
         await mags.api.post("/mags-jobs/p/sync")

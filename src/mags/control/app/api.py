@@ -40,7 +40,8 @@ def build(world: World) -> ASGIApp:
     ):
         app.include_router(router, prefix=BASE)
     app.add_api_route("/", _to_docs, include_in_schema=False)
-    return Shell(app, max_body=world.settings.max_body_bytes)
+    settings = world.settings
+    return Shell(app, max_body=settings.max_body_bytes, max_upload=settings.max_file_bytes)
 
 
 async def _to_docs() -> RedirectResponse:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import socket
 
 import uvicorn
 
 from mags.control.app.api import build
 from mags.control.lifecycles.world import World
+
+log = logging.getLogger("mags.control")
 
 GRACE = 3
 """Seconds that open requests get at the end; streams are cut, and their clients connect again."""
@@ -20,6 +24,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, world: World) -> None:
         settings = world.settings
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # it logs each WebSocket otherwise
         super().__init__(
             uvicorn.Config(
                 build(world),
@@ -45,6 +50,19 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            log.info("the API is at %s", self.address)
+
+    @property
+    def address(self) -> str:
+        """Where it listens, for people."""
+        config = self.config
+        if config.uds is not None or config.fd is not None:
+            return str(config.uds or f"descriptor {config.fd}")
+        return f"http://{config.host}:{self.port}"
 
     def stop(self) -> None:
         self.should_exit = True

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import IO, Annotated, Any
+from typing import IO, Any
 
-from fastapi import APIRouter, File, Header, UploadFile
+from fastapi import APIRouter, Request
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from mags.control import errors
@@ -16,8 +17,11 @@ from mags.control.db import now_ms
 from mags.control.files import store
 from mags.control.http import Json, Reader, Reference, TheWorld, Writer
 from mags.control.http.bodies import check_text
+from mags.control.http.context import IdempotencyKey
 from mags.control.http.times import moment
+from mags.control.lifecycles.world import World
 from mags.control.models import File as FileRecord
+from mags.control.records.accounts import Caller
 from mags.control.records.idempotency import Earlier, exactly_once, once
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
@@ -49,13 +53,31 @@ def check_name(name: str | None) -> str:
     return last
 
 
-@router.post("", status_code=201, summary="Upload a file for scripts")
-async def upload(
-    world: TheWorld,
-    caller: Writer,
-    file: Annotated[UploadFile, File(description="Its bytes.")],
-    key: Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)] = None,
-) -> Response:
+_MULTIPART = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["file"],
+                "properties": {"file": {"type": "string", "format": "binary"}},
+            }
+        }
+    },
+}
+
+
+@router.post("", status_code=201, summary="Upload a file for scripts", openapi_extra={"requestBody": _MULTIPART})
+async def upload(request: Request, world: TheWorld, caller: Writer, key: IdempotencyKey = None) -> Response:
+    """The body is read only now that the caller is known."""
+    async with request.form(max_files=1, max_fields=8) as form:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise errors.invalid("file", "Send it as multipart/form-data, in the field 'file'.")
+        return await _keep(world, caller, file, key)
+
+
+async def _keep(world: World, caller: Caller, file: UploadFile, key: str | None) -> Response:
     name = check_name(file.filename)
     size, digest = await asyncio.to_thread(_measure, file.file, world.settings.max_file_bytes)
     file_id = new_id()

@@ -8,12 +8,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mags.control.http.answers import problem_answer
 from mags.protocol.errors import Problem
 
+MULTIPART = 64 << 10
+"""Bytes that an upload may have around its file."""
+
 
 class Shell:
-    """Refuses what no route should have to look at. Uploads stream their bodies and have limits of their own."""
+    """Refuses what no route should have to look at."""
 
-    def __init__(self, app: ASGIApp, *, max_body: int) -> None:
-        self._app, self._max_body = app, max_body
+    def __init__(self, app: ASGIApp, *, max_body: int, max_upload: int) -> None:
+        self._app, self._max_body, self._max_upload = app, max_body, max_upload
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -22,20 +25,24 @@ class Shell:
         if b"%00" in scope.get("raw_path", b"") or b"%00" in scope.get("query_string", b""):
             await problem_answer(Problem("bad_request", "A URL may not contain %00."))(scope, receive, send)
             return
-        if _streams(scope):
+        limit = self._limit(str(scope["path"]), str(scope["method"]))
+        if limit is None:
             await self._app(scope, receive, send)
             return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if length.isdigit() and int(length) > self._max_body:
-            problem = Problem("too_large", f"The body is larger than {self._max_body} bytes.")
+        if length.isdigit() and int(length) > limit:
+            problem = Problem("too_large", f"The body is larger than {limit} bytes.")
             await problem_answer(problem)(scope, receive, send)
             return
-        await self._app(scope, _bounded(receive, self._max_body), send)
+        await self._app(scope, _bounded(receive, limit), send)
 
-
-def _streams(scope: Scope) -> bool:
-    path, method = str(scope["path"]), str(scope["method"])
-    return (method == "PUT" and path.endswith("/files")) or (method == "POST" and path.endswith("/mags-files"))
+    def _limit(self, path: str, method: str) -> int | None:
+        """Bytes of body; None for a file that goes straight into a VM, piece by piece."""
+        if method == "PUT" and path.endswith("/files"):
+            return None
+        if method == "POST" and path.endswith("/mags-files"):
+            return self._max_upload + MULTIPART
+        return self._max_body
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:

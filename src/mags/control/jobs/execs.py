@@ -17,13 +17,12 @@ SLACK = 60.0
 
 async def run_command(world: World, caller: Caller, reference: str, request: ExecRequest) -> dict[str, Any]:
     """Wakes a sleeping VM. A command that takes too long is killed with its group and answers 124."""
-    _, vm, host_id = await reach(world, caller.user_id, reference)
+    reached = await reach(world, caller.user_id, reference)
     timeout = request.timeout or DEFAULT_TIMEOUT
-    result = await world.client.request(
-        host_id,
+    result = await reached.ask(
         "exec",
         Exec(
-            vm_id=vm.id,
+            vm_id=reached.vm.id,
             command=request.command,
             environment=request.environment or {},
             workdir=request.workdir,

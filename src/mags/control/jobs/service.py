@@ -171,15 +171,16 @@ async def _settled(world: World, caller: Caller, job_id: str) -> Job:
 
 
 async def sync(world: World, caller: Caller, reference: str) -> dict[str, Any]:
-    _, vm, _ = await reach(world, caller.user_id, reference)
-    synced = await sync_now(world, vm)
+    reached = await reach(world, caller.user_id, reference)
+    synced = await sync_now(world, reached.vm)
     return {"synced_at": moment(synced.synced_at_ms), "bytes": synced.bytes, "duration_ms": synced.duration_ms}
 
 
 async def power(world: World, caller: Caller, reference: str, verb: str) -> dict[str, Any]:
     """Sleep or wake now; persistent jobs only. Already so is fine."""
-    job, vm, host_id = await reach(world, caller.user_id, reference)
+    reached = await reach(world, caller.user_id, reference)
+    job, vm = reached.job, reached.vm
     if not job.persistent and vm.keep != "park":
         raise Problem("conflict", f"{job.name!r} is not persistent, so it neither sleeps nor wakes.")
-    await world.client.request(host_id, verb, VmRequest(vm_id=vm.id), Done, timeout=POWER_TIMEOUT)
+    await reached.ask(verb, VmRequest(vm_id=vm.id), Done, timeout=POWER_TIMEOUT)
     return {"success": True, "request_id": job.id, "status": "sleeping" if verb == "sleep" else "running"}

@@ -32,7 +32,7 @@ async def serve(websocket: WebSocket, reference: str) -> None:
     world = the_world(websocket)
     try:
         caller = require(await authenticator(websocket).caller(_token(websocket)), "write")
-        job, vm, host_id = await reach(world, caller.user_id, reference)
+        reached = await reach(world, caller.user_id, reference)
     except Problem as problem:
         await websocket.send_denial_response(problem_answer(problem))
         return
@@ -41,7 +41,7 @@ async def serve(websocket: WebSocket, reference: str) -> None:
     try:
         start = await _start(websocket)
         wish = Open(
-            vm_id=vm.id,
+            vm_id=reached.vm.id,
             session_id=new_id(),
             kind="exec",
             command=start.command,
@@ -51,8 +51,8 @@ async def serve(websocket: WebSocket, reference: str) -> None:
             pty=Pty(rows=start.pty.rows, cols=start.pty.cols, term=start.pty.term) if start.pty is not None else None,
             timeout_s=start.timeout,
         )
-        async with await Session.open(world.client, host_id, wish) as session:
-            await _send(websocket, {"type": "started", "request_id": job.id})
+        async with await reached.open(wish) as session:
+            await _send(websocket, {"type": "started", "request_id": reached.job.id})
             await _both_ways(websocket, session)
     except Problem as problem:
         await _fail(websocket, problem)

@@ -42,9 +42,8 @@ def parse_mode(text: str | None) -> int | None:
 
 async def read(world: World, caller: Caller, reference: str, path: str) -> Stream:
     """The bytes of a file. Problem (not_found, conflict for a directory) before the first of them."""
-    _, vm, host_id = await reach(world, caller.user_id, reference)
-    wish = Open(vm_id=vm.id, session_id=new_id(), kind="read", path=absolute(path))
-    session = await Session.open(world.client, host_id, wish)
+    reached = await reach(world, caller.user_id, reference)
+    session = await reached.open(Open(vm_id=reached.vm.id, session_id=new_id(), kind="read", path=absolute(path)))
     headers = {}
     if session.opened.size is not None:
         headers["Content-Length"] = str(session.opened.size)
@@ -63,10 +62,10 @@ async def write(
     world: World, caller: Caller, reference: str, path: str, body: AsyncIterator[bytes], mode: int | None
 ) -> dict[str, Any]:
     """Replace or make a file, with its directories. It has the new bytes only when all of them have arrived."""
-    _, vm, host_id = await reach(world, caller.user_id, reference)
-    wish = Open(vm_id=vm.id, session_id=new_id(), kind="write", path=absolute(path), mode=mode)
+    reached = await reach(world, caller.user_id, reference)
+    wish = Open(vm_id=reached.vm.id, session_id=new_id(), kind="write", path=absolute(path), mode=mode)
     size = 0
-    async with await Session.open(world.client, host_id, wish) as session:
+    async with await reached.open(wish) as session:
         async for chunk in body:
             size += len(chunk)
             if not await session.write(chunk):
@@ -105,8 +104,8 @@ async def listing(world: World, caller: Caller, reference: str, path: str) -> di
 async def _files(
     world: World, caller: Caller, reference: str, action: str, path: str, *, recursive: bool = False
 ) -> FilesResult:
-    _, vm, host_id = await reach(world, caller.user_id, reference)
+    reached = await reach(world, caller.user_id, reference)
     request = Files(
-        vm_id=vm.id, action="remove" if action == "remove" else "list", path=absolute(path), recursive=recursive
+        vm_id=reached.vm.id, action="remove" if action == "remove" else "list", path=absolute(path), recursive=recursive
     )
-    return await world.client.request(host_id, "files", request, FilesResult, timeout=LIST_TIMEOUT)
+    return await reached.ask("files", request, FilesResult, timeout=LIST_TIMEOUT)

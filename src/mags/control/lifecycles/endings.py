@@ -22,6 +22,8 @@ from mags.protocol.states import JobStatus, VmState
 log = logging.getLogger("mags.control.endings")
 
 OPEN = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.SLEEPING)
+STEADY_MS, AGAIN_MS = 60_000, 2_000
+"""A VM that never sleeps and did not live this long is started again only after a pause."""
 NOT_ENDED = "The VM ended before the script did."
 
 
@@ -132,7 +134,8 @@ async def _part(
         job.step, job.step_ms = "rehome", now_ms()
         effects.due = True
     elif job.persistent and job.no_sleep and failed:
-        job.step, job.step_ms = "revive", now_ms()
+        lived = at_ms - (vm.started_ms or at_ms)
+        job.step, job.step_ms = "revive", now_ms() + (0 if lived >= STEADY_MS else AGAIN_MS)
         effects.due = True
     elif failed or (job.ended_ms is None and not job.persistent):
         await end_job(session, job, effects, status=JobStatus.ERROR, error=reason or NOT_ENDED, at_ms=at_ms)

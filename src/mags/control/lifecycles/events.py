@@ -32,7 +32,8 @@ log = logging.getLogger("mags.control.events")
 BATCH = 64
 STANDBY = 2.0
 """Seconds between two looks whether the consumer is free, or still there."""
-ACK_WAIT = 30.0
+ACK_WAIT = 5.0
+"""Seconds after which what a reader that died has not acknowledged goes to the next one."""
 MAX_UNACKED = 512
 
 STREAMS = (

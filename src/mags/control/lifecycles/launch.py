@@ -53,15 +53,19 @@ JOIN_WAIT = 2.0
 
 async def launch(world: World, job_id: str) -> None:
     """Take a job's steps until it naps or is done. The caller has leased it (by `step_ms`)."""
-    while True:
-        following = await _step(world, job_id)
-        if isinstance(following, Hop):
-            await _note(world, job_id, following.step, LEASE_MS)
-        elif isinstance(following, Nap):
-            await _note(world, job_id, following.step, round(following.seconds * 1000))
+    world.leased.add(job_id)
+    try:
+        while True:
+            following = await _step(world, job_id)
+            if isinstance(following, Hop):
+                await _note(world, job_id, following.step, LEASE_MS)
+                continue
+            world.leased.discard(job_id)
+            if isinstance(following, Nap):
+                await _note(world, job_id, following.step, round(following.seconds * 1000))
             return
-        else:
-            return
+    finally:
+        world.leased.discard(job_id)
 
 
 async def _note(world: World, job_id: str, step: str, due_in_ms: int) -> None:
@@ -135,14 +139,14 @@ async def _start(world: World, job: Job, vm: Vm, host_id: str) -> Next:
 
 
 async def _turn(world: World, job_id: str, gate: asyncio.Semaphore) -> bool:
-    """Wait for a turn at the host, renewing the lease. False, without one, when the job is to stop."""
+    """Wait for a turn at the host. False, without one, when the job is to stop."""
     if not gate.locked():
         return await gate.acquire()
     with world.notices.watch(job_id) as event:
         while True:
             turn, notice = asyncio.ensure_future(gate.acquire()), asyncio.ensure_future(event.wait())
             try:
-                await asyncio.wait({turn, notice}, timeout=LEASE_MS / 3000, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({turn, notice}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 notice.cancel()
                 if not turn.done():
@@ -151,17 +155,9 @@ async def _turn(world: World, job_id: str, gate: asyncio.Semaphore) -> bool:
             if not turn.cancelled():
                 return True
             event.clear()
-            if await _renew(world, job_id):
-                return False
-
-
-async def _renew(world: World, job_id: str) -> bool:
-    """Keep the lease; True when the job is to stop."""
-    async with world.db.write() as session:
-        stop_ms = await session.execute(
-            update(Job).where(Job.id == job_id).values(step_ms=now_ms() + LEASE_MS).returning(Job.stop_ms)
-        )
-        return stop_ms.scalar_one() is not None
+            async with world.db.read() as session:
+                if (await session.execute(select(Job.stop_ms).where(Job.id == job_id))).scalar_one() is not None:
+                    return False
 
 
 async def _start_failed(world: World, job: Job, vm: Vm, host_id: str, problem: Problem) -> Next:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.models import File, Job, Vm, Workspace
+from mags.protocol.errors import Problem
 from mags.protocol.messages import Attachment, FileReference, Keep, Run, Script, Start, VmSpec
 
 KEEPS: dict[str, Keep] = {"job": "job", "park": "park", "stay": "stay"}
@@ -60,6 +61,8 @@ async def _files(session: AsyncSession, owner: str, ids: Sequence[str]) -> list[
 async def _attachment(session: AsyncSession, vm: Vm, workspace: Workspace | None) -> Attachment:
     generation = workspace.generation if workspace is not None else 0
     base = await session.get(Workspace, vm.base_id) if vm.base_id is not None and generation == 0 else None
+    if generation == 0 and vm.base_id is not None and (base is None or base.deleted_ms):
+        raise Problem("not_found", "The workspace that this one starts from has been deleted.")
     return Attachment(
         workspace_id=workspace.id if workspace is not None else vm.id,
         epoch=vm.epoch,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from sqlalchemy import select, update
 
@@ -23,6 +24,8 @@ log = logging.getLogger("mags.control.runner")
 
 BATCH = 128
 
+Duty = Callable[[World], Coroutine[Any, Any, None]]
+
 
 async def run(world: World) -> None:
     """Look once per poll interval, and when kicked, until cancelled."""
@@ -33,14 +36,33 @@ async def run(world: World) -> None:
             world.kick.set()
 
     world.hosts.listen(on_presence)
-    duties: Sequence[Callable[[World], Awaitable[None]]] = (due_jobs, lost_hosts, cron_ticks, housekeeping)
+    async with asyncio.TaskGroup() as group:
+        # Leases are renewed beside all else: no slow duty may let them run out.
+        group.create_task(_every(world, LEASE_MS / 4000, renew_leases))
+        group.create_task(_every(world, world.settings.poll_interval_s, housekeeping))
+        group.create_task(_every(world, world.settings.poll_interval_s, due_jobs, lost_hosts, cron_ticks, kick=True))
+
+
+async def _every(world: World, seconds: float, *duties: Duty, kick: bool = False) -> None:
+    event = world.kick if kick else asyncio.Event()
     while True:
         for duty in duties:
             try:
                 await duty(world)
             except Exception:
                 log.exception("%s failed; trying again", duty.__name__)
-        await wait(world.kick, world.settings.poll_interval_s)
+        await wait(event, seconds)
+
+
+async def renew_leases(world: World) -> None:
+    """Keep others from the jobs that this control is working on."""
+    if world.leased:
+        async with world.db.write() as session:
+            await session.execute(
+                update(Job)
+                .where(Job.id.in_(list(world.leased)), Job.step_ms.is_not(None), Job.step_ms < now_ms() + LEASE_MS // 2)
+                .values(step_ms=now_ms() + LEASE_MS)
+            )
 
 
 async def due_jobs(world: World) -> None:
@@ -49,7 +71,7 @@ async def due_jobs(world: World) -> None:
         rows = (
             await session.execute(
                 select(Job.id, Job.step_ms)
-                .where(Job.step_ms.is_not(None), Job.step_ms <= now_ms())
+                .where(Job.step_ms.is_not(None), Job.step_ms <= now_ms(), Job.id.not_in(list(world.leased)))
                 .order_by(Job.step_ms, Job.created_ms)
                 .limit(BATCH)
             )
@@ -61,4 +83,3 @@ async def due_jobs(world: World) -> None:
             )
         if took.rowcount:  # type: ignore[attr-defined]
             world.spawn(launch(world, job_id), f"job-{job_id}")
-    await asyncio.sleep(0)

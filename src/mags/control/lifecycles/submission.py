@@ -25,8 +25,8 @@ from mags.protocol.errors import Problem
 from mags.protocol.ids import made_up_name, new_id, new_label
 from mags.protocol.states import JobStatus, VmState
 
-LEASE_MS = 150_000
-"""How long a control that works on a job's step keeps others from it."""
+LEASE_MS = 5_000
+"""How long a control that works on a job's step keeps others from it; it renews the lease while it works."""
 DEFAULT_DISK_GB = 2
 
 

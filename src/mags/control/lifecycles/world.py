@@ -35,6 +35,8 @@ class World:
     kick: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to make the runner look for work now."""
     gates: dict[str, asyncio.Semaphore] = field(default_factory=dict)
+    leased: set[str] = field(default_factory=set)
+    """Jobs whose steps this control is taking; the runner renews their leases."""
     refused: dict[str, float] = field(default_factory=dict)
     """Hosts that have just refused a VM, until when (monotonic seconds) they are not asked again."""
     _group: asyncio.TaskGroup | None = None
