@@ -107,6 +107,7 @@ class ScriptedHost(SessionsHost):
             free_disk_gb=50.0,
             load=0.1,
             storage=storage,
+            local_retention_s=86400.0,
             min_pool_size=1,
             max_pool_size=4,
         )

@@ -333,6 +333,8 @@ class Presence(Value):
     images: list[str] = []
     storage: str = ""
     """Empty: no synced workspaces here. "ok", or a sentence about the trouble."""
+    local_retention_s: float | None = None
+    """How long a sleeping VM is kept whose files are only on this host."""
 
 
 # --- events (host -> control, JetStream, acknowledged) ------------------------------------------------------------

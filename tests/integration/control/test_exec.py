@@ -82,6 +82,7 @@ async def test_a_sleeping_vm_wakes_for_a_command(mags: Installation) -> None:
     await sandbox(mags, "exec-5")
     assert (await mags.api.post("/mags-jobs/exec-5/sleep")).json()["status"] == "sleeping"
     await mags.reaches("exec-5", "sleeping")
+    assert (await mags.api.get("/mags-jobs/exec-5")).json()["removed_at"] is not None, "its files are nowhere else"
     assert (await run(mags, "exec-5", "echo awake"))["stdout"] == "awake\n"
     await mags.reaches("exec-5", "running")
 

@@ -59,7 +59,12 @@ async def status(world: World, caller: Caller, reference: str) -> dict[str, Any]
 async def record(world: World, caller: Caller, reference: str) -> dict[str, Any]:
     async with world.db.read() as session:
         job, vm = await jobs.get_with_vm(session, caller.user_id, reference)
-    return full_view(job, vm, world.settings)
+    return full_view(job, vm, world.settings, _retention(world, vm))
+
+
+def _retention(world: World, vm: Vm | None) -> float | None:
+    view = world.hosts.get(vm.host_id) if vm is not None and vm.host_id is not None else None
+    return view.presence.local_retention_s if view is not None else None
 
 
 async def page(
@@ -112,7 +117,7 @@ async def change(world: World, caller: Caller, reference: str, request: JobChang
             Done,
             timeout=30,
         )
-    return with_warnings(full_view(job, vm, world.settings), request)
+    return with_warnings(full_view(job, vm, world.settings, _retention(world, vm)), request)
 
 
 def _tune(job: Job, vm: Vm | None, request: JobChange) -> None:

@@ -93,4 +93,5 @@ class Herald:
             max_pool_size=self._pool.target,
             images=self._images(),
             storage=self._storage(),
+            local_retention_s=self._settings.local_retention_s,
         )
