@@ -17,14 +17,20 @@ BASE = "/api/v1"
 
 def build(world: World) -> ASGIApp:
     """The application for a world that is ready."""
+    app = application()
+    app.state.world = world
+    app.state.authenticator = Authenticator(world.db)
+    return Shell(app, max_body=world.settings.max_body_bytes, max_upload=world.settings.max_file_bytes)
+
+
+def application() -> FastAPI:
+    """Routes without a world: enough for the OpenAPI document."""
     app = FastAPI(
         title="Mags",
         version=mags.__version__,
         description="Runs scripts in microVMs that are there at once. Times are ISO 8601 UTC; tokens come as Bearer.",
         redoc_url=None,
     )
-    app.state.world = world
-    app.state.authenticator = Authenticator(world.db)
     refusals.install(app)
     # Fixed names come before /mags-jobs/{id}.
     for router in (
@@ -40,8 +46,7 @@ def build(world: World) -> ASGIApp:
     ):
         app.include_router(router, prefix=BASE)
     app.add_api_route("/", _to_docs, include_in_schema=False)
-    settings = world.settings
-    return Shell(app, max_body=settings.max_body_bytes, max_upload=settings.max_file_bytes)
+    return app
 
 
 async def _to_docs() -> RedirectResponse:
