@@ -62,6 +62,7 @@ REQUESTS: dict[str, type[Value]] = {
     "list": messages.Empty,
     "warm": messages.Warm,
     "drop": messages.Drop,
+    "archive": messages.Archive,
 }
 
 
@@ -341,6 +342,16 @@ class ScriptedHost(SessionsHost):
     async def _do_drop(self, wish: messages.Drop) -> Value:
         shutil.rmtree(self.home.parent / "store" / wish.workspace_id, ignore_errors=True)
         return messages.Done()
+
+    async def _do_archive(self, wish: messages.Archive) -> Value:
+        self.vm(wish.workspace_id)
+        if wish.direction == "export":
+            command = ["tar", "-C", str(self._store(wish.workspace_id, wish.generation)), "-cf", "-", "."]
+        else:
+            target = self._store(wish.workspace_id, 1)
+            target.mkdir(parents=True)
+            command = ["tar", "-C", str(target), "-xf", "-"]
+        return await self._open(Open(vm_id=wish.workspace_id, session_id=wish.session_id, kind="exec", command=command))
 
     async def _do_list(self, wish: messages.Empty) -> Value:
         return VmList(

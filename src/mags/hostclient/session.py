@@ -28,6 +28,7 @@ from mags.protocol import messages, subjects
 from mags.protocol.errors import STATUS, Problem
 from mags.protocol.messages import (
     Alive,
+    Archive,
     Credit,
     Data,
     Eof,
@@ -50,7 +51,7 @@ GIVE_UP_AFTER = 60.0
 class Session:
     """Made by `open`. One task reads, any one task writes."""
 
-    def __init__(self, client: HostClient, host_id: str, wish: Open) -> None:
+    def __init__(self, client: HostClient, host_id: str, wish: Open | Archive) -> None:
         self.host_id, self.wish = host_id, wish
         self.opened = Opened()
         self.end: SessionEnd | None = None
@@ -70,7 +71,7 @@ class Session:
         self._closed = False
 
     @classmethod
-    async def open(cls, client: HostClient, host_id: str, wish: Open, *, timeout: float = 60.0) -> Session:
+    async def open(cls, client: HostClient, host_id: str, wish: Open | Archive, *, timeout: float = 60.0) -> Session:
         """Ask the host for it (a sleeping VM wakes). Problem when it refuses; nothing is left behind then."""
         session = cls(client, host_id, wish)
         await session._begin(client, timeout)
@@ -83,7 +84,8 @@ class Session:
         self._heard = asyncio.get_running_loop().time()
         self._reconnects = self._connection.stats["reconnects"]
         try:
-            self.opened = await client.request(self.host_id, "open", self.wish, Opened, timeout=timeout)
+            verb = "open" if isinstance(self.wish, Open) else "archive"
+            self.opened = await client.request(self.host_id, verb, self.wish, Opened, timeout=timeout)
         except BaseException as error:
             if not isinstance(error, Problem) or error.code == "outcome_unknown":
                 with contextlib.suppress(Exception):

@@ -20,6 +20,7 @@ and new fields have defaults, so that programs of neighbouring versions understa
 | dial      | Dial           | Dialed         | where to connect for a port of the VM; wakes                    |
 | list      | Empty          | VmList         | every VM of the host, for reconciliation                        |
 | warm      | Warm           | Done           | build the template now                                          |
+| archive   | Archive        | Opened         | a session that carries a workspace as a tar file, out or in     |
 | drop      | Drop           | Done           | remove a deleted workspace's data from the object store         |
 """
 
@@ -257,6 +258,25 @@ class Warm(Value):
     spec: VmSpec
 
 
+class Archive(Value):
+    """Open a session for the files of a workspace as a tar file. No VM is needed, none is disturbed.
+
+    `export`: the host sends it (stream 1) as of `generation`, then SessionEnd. `import`: the client sends it (stream 0),
+    then Eof; a new workspace of that id is made, of generation 1. Its SessionEnd has `details` {"disk_gb", "image",
+    "size_bytes"}; a bad archive ends with the code `invalid`, and nothing is left of it.
+    """
+
+    session_id: str
+    direction: Literal["export", "import"]
+    workspace_id: str
+    generation: int = 0
+    owner: str = ""
+    name: str = ""
+    limit: int = 100 << 30
+    """Bytes of everything that an import may bring."""
+    window: int = 1 << 20
+
+
 class Drop(Value):
     """Repeatable. Forks of the workspace are not touched."""
 
@@ -436,6 +456,7 @@ class SessionEnd(Value, tag="exit"):
     code: str | None = None
     message: str = ""
     bytes: int = 0
+    details: dict[str, Any] = {}
 
 
 Frame = Data | Credit | Eof | WindowSize | Signal | Hangup | Alive | SessionEnd

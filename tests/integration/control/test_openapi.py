@@ -17,7 +17,11 @@ from tests.integration.control.conftest import TOKEN, alone
 
 EXAMPLES = 12
 """Requests made for each operation."""
-LONG = {"/api/v1/mags-jobs/{id}/stop"}
+
+
+@schemathesis.serializer("application/x-tar")
+def tar(context: Any, value: Any) -> bytes:
+    return value if isinstance(value, bytes) else str(value).encode(errors="replace")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +115,8 @@ GET /mags-workspaces
 GET /mags-workspaces/{id}
 DELETE /mags-workspaces/{id}
 POST /mags-workspaces/{id}/resize
+GET /mags-workspaces/{id}/export
+POST /mags-workspaces/{id}/import
 POST /mags-url-aliases
 GET /mags-url-aliases
 DELETE /mags-url-aliases/{subdomain}

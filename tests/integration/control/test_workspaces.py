@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,31 @@ async def test_a_workspace_in_use_can_not_be_deleted_and_an_unused_one_goes_with
         await until(lambda: not list((tmp_path / "hosts" / "store").iterdir()))
         body = await mags.run("ls", workspace_id="used")
         assert body["status"] == "completed", "the name is free again"
+
+
+async def test_a_workspace_goes_out_as_an_archive_and_comes_in_under_another_name(tmp_path: Path) -> None:
+    async with alone(tmp_path) as mags:
+        await mags.host("ha", storage="ok")
+        await mags.run("echo x > f", workspace_id="p")
+        answer = await mags.api.get("/mags-workspaces/p/export")
+        assert answer.status_code == 200 and answer.headers["content-type"] == "application/x-tar"
+        with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
+            assert "./f" in archive.getnames(), "a VM that is up is synced first"
+        made = await mags.api.post("/mags-workspaces/q/import?disk_gb=4", content=answer.content)
+        assert made.status_code == 201 and made.json()["disk_gb"] == 4, made.text
+        assert await out(mags, "cat f", workspace_id="q") == "x"
+        again = await mags.api.post("/mags-workspaces/q/import", content=answer.content)
+        assert (again.status_code, again.json()["code"]) == (409, "conflict")
+        assert (await mags.api.post("/mags-workspaces/-q/import", content=b"")).status_code == 422
+        assert (await mags.stranger.get("/mags-workspaces/p/export")).status_code == 404
+
+
+async def test_a_local_workspace_is_no_archive(mags: Installation) -> None:
+    await mags.host()
+    await mags.run("true", workspace_id="kept-here", no_sync=True)
+    assert (await mags.api.get("/mags-workspaces/kept-here/export")).status_code == 409
+    answer = await mags.api.post("/mags-workspaces/new/import", content=b"")
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_available")
 
 
 async def test_a_parked_workspace_is_deleted_with_its_vm(mags: Installation) -> None:

@@ -37,8 +37,8 @@ class Shell:
         await self._app(scope, _bounded(receive, limit), send)
 
     def _limit(self, path: str, method: str) -> int | None:
-        """Bytes of body; None for a file that goes straight into a VM, piece by piece."""
-        if method == "PUT" and path.endswith("/files"):
+        """Bytes of body; None for files that go straight to a host, piece by piece."""
+        if (method == "PUT" and path.endswith("/files")) or (method == "POST" and path.endswith("/import")):
             return None
         if method == "POST" and path.endswith("/mags-files"):
             return self._max_upload + MULTIPART

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from mags.control import errors
 from mags.control.lifecycles.world import World
 from mags.control.placement import Candidate, Choice, Need, choose
 from mags.control.records import vms
@@ -38,6 +39,14 @@ async def place(world: World, session: AsyncSession, need: Need) -> Choice:
         ),
         need,
     )
+
+
+def storage_host(world: World) -> str:
+    """A live host that can get at the store of workspaces; Problem(not_available) when there is none."""
+    for view in world.hosts.live():
+        if view.presence.storage == STORAGE_OK:
+            return view.host_id
+    raise errors.no_storage(storage_trouble(world) or "")
 
 
 def storage_trouble(world: World) -> str | None:

@@ -31,7 +31,7 @@ from mags.control.lifecycles.requests import run_request, start_request
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
 from mags.control.lifecycles.stopping import stop_step
 from mags.control.lifecycles.submission import LEASE_MS
-from mags.control.lifecycles.syncing import sync_base
+from mags.control.lifecycles.syncing import sync_if_up
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm
 from mags.control.placement import Need
@@ -126,7 +126,7 @@ async def _start(world: World, job: Job, vm: Vm, host_id: str) -> Next:
         return Hop("stop")
     try:
         if vm.base_id is not None:
-            await sync_base(world, vm.base_id)
+            await sync_if_up(world, vm.base_id)
         async with world.db.read() as session:
             request = await start_request(session, job, vm)
         started = await world.client.request(host_id, "start", request, Started, timeout=world.settings.start_timeout_s)

@@ -53,14 +53,15 @@ async def sync(world: World, vm: Vm) -> Synced:
     return synced
 
 
-async def sync_base(world: World, base_id: str) -> None:
-    """Bring a fork's base up to date first when a VM has it. What can't be synced now is forked as it was last."""
+async def sync_if_up(world: World, workspace_id: str) -> None:
+    """Bring a workspace up to date when a VM has it. What can't be synced now stays as it was last."""
     async with world.db.read() as session:
-        base = await session.get(Workspace, base_id)
-        vm = await session.get(Vm, base.vm_id) if base is not None and base.vm_id is not None else None
+        workspace = await session.get(Workspace, workspace_id)
+        held = workspace is not None and workspace.vm_id is not None
+        vm = await session.get(Vm, workspace.vm_id) if held and workspace is not None else None
     if vm is None or not vm.active or not vm.started:
         return
     try:
         await sync(world, vm)
     except Problem as problem:
-        log.info("workspace %s could not be synced before its fork: %s", base_id, problem.message)
+        log.info("workspace %s could not be synced first: %s", workspace_id, problem.message)

@@ -69,6 +69,33 @@ async def find_or_add(
     return row, True
 
 
+async def add(
+    session: AsyncSession, owner: str, name: str, *, workspace_id: str, generation: int, disk_gb: int, size_bytes: int
+) -> Workspace:
+    """One whose data is in the store already. IntegrityError when the name is taken."""
+    moment = now_ms()
+    row = Workspace(
+        id=workspace_id,
+        owner_id=owner,
+        name=name,
+        synced=True,
+        vm_id=None,
+        epoch=0,
+        generation=generation,
+        disk_gb=disk_gb,
+        base_id=None,
+        base_name=None,
+        size_bytes=size_bytes,
+        created_ms=moment,
+        used_ms=moment,
+        synced_ms=moment,
+        deleted_ms=0,
+    )
+    session.add(row)
+    await session.flush()
+    return row
+
+
 async def every(session: AsyncSession, owner: str) -> Sequence[Workspace]:
     """Synced ones, and local ones while a VM has them; newest use first."""
     return (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,6 +19,7 @@ from mags.control.lifecycles.release import release
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm, Workspace
 from mags.control.records import jobs, workspaces
+from mags.control.workspaces import archives
 from mags.hostclient import HostState
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Done, Resize, Stop
@@ -120,6 +121,34 @@ async def _unpark(world: World, vm: Vm) -> None:
             if problem.code not in ("not_found", "gone"):
                 raise
     await release(world, vm.id, state=VmState.GONE, reason="Its workspace was deleted.")
+
+
+@router.get(
+    "/{id}/export",
+    summary="All files of a workspace as a tar archive",
+    response_class=Response,
+    responses={200: {"content": {archives.TAR: {}}}},
+)
+async def export(world: TheWorld, caller: Reader, id: Reference) -> Response:
+    return await archives.export(world, caller, id)
+
+
+@router.post(
+    "/{id}/import",
+    status_code=201,
+    response_model=WorkspaceView,
+    summary="A new workspace from such an archive",
+    openapi_extra={"requestBody": {"content": {archives.TAR: {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def bring(
+    request: Request,
+    world: TheWorld,
+    caller: Writer,
+    id: Reference,
+    disk_gb: Annotated[int | None, Query(ge=1, le=100)] = None,
+) -> Response:
+    row = await archives.bring(world, caller, id, request.stream(), disk_gb=disk_gb)
+    return Json(_view(row, None), status_code=201)
 
 
 @router.post("/{id}/resize", response_model=WorkspaceView, summary="Grow a workspace's disk")

@@ -1,0 +1,80 @@
+"""Workspaces out of the store and into it, as tar archives that a host writes and reads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from sqlalchemy.exc import IntegrityError
+
+from mags.control import errors
+from mags.control.http.streams import Stream
+from mags.control.lifecycles.candidates import storage_host
+from mags.control.lifecycles.syncing import sync_if_up
+from mags.control.lifecycles.world import World
+from mags.control.models import Workspace
+from mags.control.records import workspaces
+from mags.control.records.accounts import Caller
+from mags.hostclient import Session
+from mags.protocol.errors import Problem
+from mags.protocol.ids import WORKSPACE_NAME, new_id
+from mags.protocol.messages import Archive, Done, Drop
+
+TAR = "application/x-tar"
+
+
+async def export(world: World, caller: Caller, name: str) -> Stream:
+    """The newest files; synced first when a VM has them. Problem before the first byte."""
+    async with world.db.read() as session:
+        row = await workspaces.get(session, caller.user_id, name)
+    if not row.synced:
+        raise Problem("conflict", f"Workspace {name!r} is only on a VM's disk; use `mags cp` to get its files.")
+    await sync_if_up(world, row.id)
+    async with world.db.read() as session:
+        row = await workspaces.get(session, caller.user_id, name)
+    wish = Archive(session_id=new_id(), direction="export", workspace_id=row.id, generation=row.generation, name=name)
+    return Stream(_bytes(await Session.open(world.client, storage_host(world), wish)), media_type=TAR)
+
+
+async def _bytes(session: Session) -> AsyncGenerator[bytes, None]:
+    async with session:
+        async for frame in session:
+            yield frame.data
+
+
+async def bring(
+    world: World, caller: Caller, name: str, body: AsyncIterator[bytes], *, disk_gb: int | None
+) -> Workspace:
+    """The new workspace. Problem(conflict) when the name is taken, invalid when the archive is bad."""
+    if not WORKSPACE_NAME.fullmatch(name):
+        raise errors.invalid("id", "Use letters, digits, '.', '_' and '-', at most 63, a letter or digit first.")
+    async with world.db.read() as session:
+        if await workspaces.find(session, caller.user_id, name) is not None:
+            raise _taken(name)
+    host_id = storage_host(world)
+    wish = Archive(session_id=new_id(), direction="import", workspace_id=new_id(), owner=caller.user_id, name=name)
+    async with await Session.open(world.client, host_id, wish) as host:
+        async for chunk in body:
+            if not await host.write(chunk):
+                break
+        await host.eof()
+        while await host.read() is not None:
+            pass
+        details = host.end.details if host.end is not None else {}
+    try:
+        async with world.db.write() as session:
+            return await workspaces.add(
+                session,
+                caller.user_id,
+                name,
+                workspace_id=wish.workspace_id,
+                generation=1,
+                disk_gb=max(disk_gb or 1, int(details.get("disk_gb", 1))),
+                size_bytes=int(details.get("size_bytes", 0)),
+            )
+    except IntegrityError:
+        await world.client.request(host_id, "drop", Drop(workspace_id=wish.workspace_id), Done, timeout=120)
+        raise _taken(name) from None
+
+
+def _taken(name: str) -> Problem:
+    return Problem("conflict", f"You have a workspace {name!r} already; choose another name or delete that one.")
