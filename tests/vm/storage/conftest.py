@@ -20,11 +20,11 @@ from mags.host.jfs import Exports
 from mags.host.machines import welcome
 from mags.host.network import NamespacePool
 from mags.host.network.addresses import GATEWAY_ADDRESS
+from mags.host.storage.attached import Attached
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StaleEpoch
 from mags.host.storage.syncer import Syncer
-from mags.host.storage.workspaces import Attached
 from mags.host.vmm.qemu import QemuVmm
 from mags.host.vmm.qemu.blocksync import BlockSync
 from mags.host.vmm.qemu.vm import QemuVm
