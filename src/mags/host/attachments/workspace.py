@@ -18,9 +18,9 @@ from mags.host.attachments.problems import as_problems
 from mags.host.guest import Jfs
 from mags.host.jfs import Exports
 from mags.host.network.addresses import GATEWAY_ADDRESS
+from mags.host.storage.attached import Attached
 from mags.host.storage.layout import GIB
 from mags.host.storage.syncer import Guest, Syncer, recover
-from mags.host.storage.workspaces import Attached
 from mags.host.vmm.driver import Vm, Vmm
 from mags.host.vmm.spec import WorkDisk
 from mags.protocol.errors import Problem
