@@ -116,7 +116,7 @@ class Fleet:
             if answer is None:
                 raise Problem("gone", "The VM has ended: start another.")
             return answer
-        if time.monotonic() - self._born > YOUNG_S:
+        if start.revive or time.monotonic() - self._born > YOUNG_S:
             return None
         try:
             last = await self._parts.journal.last(subjects.OUTPUT_STREAM, subjects.output(start.script.job_id))
