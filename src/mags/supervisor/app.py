@@ -17,12 +17,15 @@ from functools import partial
 from typing import Protocol
 
 from mags import __version__
+from mags.kit.children import ChildFailed
 from mags.kit.files import write_atomic
 from mags.supervisor import broker, client_config, ports, programs, status, vms
 from mags.supervisor.config import Settings, inherited_environment, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
 from mags.supervisor.presence import PresenceWatch
+
+BROKER_TRIES = 3
 
 
 class Service(Protocol):
@@ -61,8 +64,7 @@ class Supervisor:
             lock = Lock(self.layout)
             self._stack.callback(lock.release)
             self._check_ports()
-            nats_port, users = self._prepare_broker()
-            await self._run("nats-server", programs.broker_child(self.layout, nats_port, on_restart=self._restarted))
+            nats_port, users = await self._start_broker()
             self._hosts = PresenceWatch(broker.url("supervisor", users, nats_port))
             await self._hosts.start()
             self._stack.push_async_callback(self._hosts.stop)
@@ -87,9 +89,10 @@ class Supervisor:
         """End everything, in the other order. Idempotent. VMs go on unless they were stopped before."""
         await self._stack.aclose()
 
-    def status_line(self) -> str:
+    def status_line(self, *, counts: bool) -> str:
+        """See `status.line`."""
         up = {name: service.pid is not None for name, service in self._services.items()}
-        return status.line(self.api_url, up, self._hosts.hosts if self._hosts else [], self.restarts)
+        return status.line(self.api_url, up, self._hosts.hosts if self._hosts else [], self.restarts, counts=counts)
 
     @property
     def presence(self) -> PresenceWatch | None:
@@ -149,11 +152,21 @@ class Supervisor:
             ports.check(self.settings.apps, use="public URLs", flag="--apps")
             ports.check(self.settings.ssh, use="SSH", flag="--ssh")
 
-    def _prepare_broker(self) -> tuple[int, dict[str, str]]:
-        port, users = ports.free_port(), broker.passwords(self.layout.nats_users)
-        text = programs.nats_configuration(self.layout, port, users)
-        write_atomic(self.layout.nats_config, text.encode(), mode=0o600)
-        return port, users
+    async def _start_broker(self) -> tuple[int, dict[str, str]]:
+        """Its port and the programs' passwords. A free port may be taken before it is ours: then another one."""
+        users = broker.passwords(self.layout.nats_users)
+        for tries_left in reversed(range(BROKER_TRIES)):
+            port = ports.free_port()
+            text = programs.nats_configuration(self.layout, port, users)
+            write_atomic(self.layout.nats_config, text.encode(), mode=0o600)
+            child = programs.broker_child(self.layout, port, on_restart=self._restarted)
+            try:
+                await self._run("nats-server", child)
+                return port, users
+            except ChildFailed:
+                if not tries_left:
+                    raise
+        raise AssertionError
 
     def _bootstrap_token(self) -> str:
         path = self.layout.bootstrap_token

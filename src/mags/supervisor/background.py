@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from mags.kit.children import LOG_LIMIT
 from mags.supervisor.config import Settings
 from mags.supervisor.layout import Layout
 
@@ -24,6 +25,8 @@ def launch(settings: Settings, *, note: Callable[[str], None]) -> str:
     layout = Layout(settings.data_dir)
     layout.make()
     log_file = layout.log / "up.log"
+    if log_file.exists() and log_file.stat().st_size > LOG_LIMIT:
+        log_file.replace(log_file.with_name("up.log.1"))
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "r") as lines, log_file.open("ab") as output:
         try:

@@ -74,10 +74,10 @@ async def _unless(ended: asyncio.Event, start: Coroutine[Any, Any, None]) -> boo
 
 
 async def _show_until(ended: asyncio.Event, supervisor: Supervisor) -> None:
-    """On a terminal one line that stays current; in a log a line at each change."""
+    """On a terminal one line that stays current; in a log a line when something goes wrong or is well again."""
     interactive, shown = sys.stderr.isatty(), ""
     while not ended.is_set():
-        line = supervisor.status_line()
+        line = supervisor.status_line(counts=interactive)
         if interactive:  # always: a line of log may have come between
             sys.stderr.write(f"{CLEAR}{status.fit(line, shutil.get_terminal_size().columns)}")
         elif line != shown:

@@ -33,6 +33,10 @@ def test_the_line_says_what_is(programs: dict[str, bool], hosts: list[Presence],
     assert line(URL, programs, hosts, restarts) == text
 
 
+def test_a_log_is_spared_the_numbers() -> None:
+    assert line(URL, {"control": True}, [host()], 0, counts=False) == "mags is up at http://127.0.0.1:4280 | TCG"
+
+
 def test_a_line_fits_its_terminal() -> None:
     assert fit("abc", 80) == "abc"
     assert fit("x" * 100, 80) == "x" * 78 + "…"
