@@ -131,12 +131,13 @@ async def test_what_waits_is_adopted_and_what_has_died_is_told(caller: Caller, h
 
 
 async def test_an_orderly_end_leaves_vms_and_ends_the_pool(caller: Caller, host: HostProgram) -> None:
-    vm_id, job_id = await caller.start("sleep 2; echo done")
+    vm_id, job_id = await caller.start("while [ ! -e /root/go ]; do sleep 0.1; done; echo done")
     assert host.kill(signal.SIGTERM) == 0
     handle = (host.record(vm_id) or {})["handle"]
     assert host.vms() == [handle]
     host.start(pool_target=1, pool_memory_mb=256)
     await caller.ready()
+    await go(caller, vm_id)
     assert (await caller.ended(job_id)).stdout == b"done\n"
     await caller.pool_has(1)
     pooled, second = await caller.start("echo fast")
