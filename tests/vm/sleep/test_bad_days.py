@@ -72,6 +72,7 @@ async def test_a_damaged_image_starts_afresh_with_the_files_and_the_startup_comm
     command = "echo startup of $(cat /root/file); test -e /root/second || { touch /root/second; exit 3; }; sleep 1000"
     script = "echo precious > /root/file; sync; echo begun; sleep 1000"
     vm_id, job_id = await caller.start(script, keep="stay", startup_command=command)
+    await caller.said(job_id, b"begun")
     await sleep(caller, vm_id)
     (directory(host, vm_id) / "devices").write_bytes(b"damaged")
     assert (await caller.exec(vm_id, "cat /root/file")).stdout == b"precious\n"
@@ -91,6 +92,7 @@ async def test_a_vm_that_never_sleeps_is_started_again_when_it_dies(caller: Call
     vm_id, job_id = await caller.start(
         script, keep="stay", no_sleep=True, startup_command="echo again; sleep 1000", environment={"A": "b"}
     )
+    await caller.said(job_id, b"begun")
     os.kill(host.hypervisor(vm_id), signal.SIGKILL)
     assert (await caller.ended(job_id)).error is not None
     await caller.told(m.VmChanged, vm_id=vm_id, state="running")
