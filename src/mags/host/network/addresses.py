@@ -24,6 +24,7 @@ GATEWAY_MAC = "02:6d:61:67:73:01"
 
 TAP = "tap0"
 UPLINK = "up0"
+LOOPBACK = "lo"
 
 FORBIDDEN = (
     "0.0.0.0/8",  # this network

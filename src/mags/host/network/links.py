@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import IPv4Interface
 from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from mags.host.network.addresses import GATEWAY_ADDRESS, GATEWAY_MAC, GUEST_PREFIX, TAP, UPLINK, Pair
+from mags.host.network.addresses import (
+    GATEWAY_ADDRESS,
+    GATEWAY_MAC,
+    GUEST_ADDRESS,
+    GUEST_PREFIX,
+    LOOPBACK,
+    TAP,
+    UPLINK,
+    Pair,
+)
 from mags.host.network.errors import NetworkMissing
 
 _NOPREFIXROUTE = 0x200
 """IFA_F_NOPREFIXROUTE: the kernel adds no route of its own for the address."""
+
+LAST_RESORT = 1000
+"""Metric of a route that is only taken when there is no other."""
 
 NOT_THERE = 19
 """ENODEV."""
@@ -40,6 +53,12 @@ def wire_namespace(pair: Pair, veth: str, host: int) -> None:
         netlink.addr("add", index=uplink, address=pair.address, prefixlen=32)
         netlink.route("add", dst=f"{pair.host}/32", oif=uplink, scope=253)
         netlink.route("add", dst="default", gateway=pair.host, oif=uplink)
+        # Where packets for the guest go while no hypervisor holds the tap: the rules refuse them there. Of the same
+        # length as the tap's own route, or it would always win.
+        loopback = index_of(LOOPBACK)
+        netlink.link("set", index=loopback, state="up")
+        network = IPv4Interface(f"{GUEST_ADDRESS}/{GUEST_PREFIX}").network
+        netlink.route("add", dst=str(network), oif=loopback, priority=LAST_RESORT, scope=253)
 
 
 def wire_host(netlink: Any, pair: Pair, veth: str) -> int:

@@ -2,7 +2,7 @@
 
 In a namespace (the same for every VM but for two addresses): the guest's packets leave under the VM's address, those
 that come for that address go to the guest, and those for the gateway go to the host. The guest reaches the internet
-and nothing else; nothing but the guest sends.
+and nothing else; nothing but the guest sends. While the VM has no hypervisor (it sleeps), connections to it are reset.
 
 In the host's namespace (a table of our own, named after the installation): the guests' packets leave under the host's
 address; what comes from a guest for the host itself is refused but for the services it may use; other VMs and
@@ -16,7 +16,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mags.host.network.addresses import FORBIDDEN, GATEWAY_ADDRESS, GUEST_ADDRESS, TAP, UPLINK, Pair, Subnet
+from mags.host.network.addresses import (
+    FORBIDDEN,
+    GATEWAY_ADDRESS,
+    GUEST_ADDRESS,
+    LOOPBACK,
+    TAP,
+    UPLINK,
+    Pair,
+    Subnet,
+)
 
 CONNECTIONS_LIMIT = 4096
 """Connections a guest may have open at once. The host's table of connections is shared by all."""
@@ -103,6 +112,7 @@ def namespace_rules(pair: Pair, policy: Policy) -> str:
         iifname "{TAP}" oifname "{UPLINK}" jump outward
         iifname "{UPLINK}" oifname "{TAP}" ct state established,related accept
         iifname "{UPLINK}" oifname "{TAP}" ct status dnat accept
+        iifname "{UPLINK}" oifname "{LOOPBACK}" ct status dnat meta l4proto tcp reject with tcp reset
     }}
     chain input_ {{
         type filter hook input priority filter; policy drop

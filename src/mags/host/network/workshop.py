@@ -122,6 +122,7 @@ class Workshop:
                 _disable_ipv6("all")
                 apply_rules(rules.namespace_rules(pair, self.site.policy))
                 os.close(kernel.open_tap(TAP, persist=True))
+                kernel.write_sysctl(f"ipv4/conf/{TAP}/ignore_routes_with_linkdown", "1")
                 links.wire_namespace(pair, veth, self._desk.host)
             finally:
                 kernel.enter(self._desk.host)
