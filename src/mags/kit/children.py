@@ -41,7 +41,7 @@ class Child:
     """One supervised program.
 
     `ready` is polled until it returns True (each time after a start); `on_restart` is told each time the child had
-    to be started again.
+    to be started again. `pass_fds` stay open in it: a listening socket of ours outlives the child that serves it.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Child:
         start_timeout: float = 30.0,
         stop_timeout: float = 10.0,
         on_restart: Callable[[], None] | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
         self.argv = [str(word) for word in argv]
@@ -62,7 +63,7 @@ class Child:
         self.restarts = 0
         self._ready, self._env = ready, env
         self._start_timeout, self._stop_timeout = start_timeout, stop_timeout
-        self._on_restart = on_restart
+        self._on_restart, self._pass_fds = on_restart, tuple(pass_fds)
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -116,6 +117,7 @@ class Child:
                     stderr=output,
                     env=dict(self._env) if self._env is not None else None,
                     start_new_session=True,
+                    pass_fds=self._pass_fds,
                     preexec_fn=die_with_parent,
                 )
             except FileNotFoundError as error:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from mags.sdk import retries
 from mags.sdk.calls import jobs
 from mags.sdk.calls.call import Call
-from mags.sdk.errors import MagsError, TransferFailed, from_answer
+from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed, from_answer
 from mags.sdk.frames import Chunk, Decoder, End
-from mags.sdk.sender import AGENT, Resumable, decoded, lost, seconds_left, tolerant
+from mags.sdk.sender import AGENT, ENDLESS, Resumable, decoded, lost, seconds_left, stream_tries, tolerant
 from mags.sdk.settings import Settings
 from mags.sdk.transports import AsyncExchange, AsyncTransport, ConnectionBroke, Request
 
@@ -63,25 +63,26 @@ class AsyncSender:
     async def resumed(
         self, call: Callable[[], Call[bytes]], decoder: Resumable, deadline: float | None
     ) -> AsyncGenerator[bytes, None]:
-        failures = 0
+        failures, begun = 0, False
         while True:
             wish = call()
+            trouble: MagsError = TransferFailed(ENDLESS)
             try:
                 within = wish if deadline is None else wish._replace(timeout=seconds_left(deadline))
                 async with self.open(within) as exchange:
+                    begun = True
                     async for data in exchange.chunks():
                         failures = 0
                         yield data
             except ConnectionBroke as broke:
-                if deadline is not None:
-                    seconds_left(deadline)
-                failures += 1
-                if failures >= self._tries:
-                    raise lost(self.settings, broke) from broke
-            else:
-                failures += 1
-                if failures >= self._tries:
-                    raise TransferFailed("The server keeps ending the output before the script has ended.")
+                trouble = lost(self.settings, broke)
+            except (NotReachable, Busy) as error:
+                trouble = error
+            if deadline is not None:
+                seconds_left(deadline)
+            failures += 1
+            if not begun or failures >= stream_tries(self._tries, trouble):
+                raise trouble
             decoder.reconnected()
             await self._sleep(retries.backoff(failures))
 

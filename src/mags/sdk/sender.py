@@ -15,13 +15,16 @@ from typing import Any, Protocol, TypeVar
 from mags.sdk import retries
 from mags.sdk.calls import jobs
 from mags.sdk.calls.call import Call
-from mags.sdk.errors import MagsError, NotReachable, TransferFailed, WaitTimeout, from_answer
+from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed, WaitTimeout, from_answer
 from mags.sdk.frames import Chunk, Decoder, End
 from mags.sdk.settings import Settings
 from mags.sdk.transports import ConnectionBroke, Exchange, Request, Transport
 
 T = TypeVar("T")
 AGENT = f"mags/0.1 python/{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+ENDLESS = "The server keeps ending the output before the script has ended."
 
 
 class Resumable(Protocol):
@@ -83,24 +86,25 @@ class Sender:
 
     def resumed(self, call: Callable[[], Call[bytes]], decoder: Resumable, deadline: float | None) -> Iterator[bytes]:
         """The body of a stream, opened again (with a new `call`) when it breaks off, until the reader has enough."""
-        failures = 0
+        failures, begun = 0, False
         while True:
             wish = call()
+            trouble: MagsError = TransferFailed(ENDLESS)
             try:
                 with self.open(wish if deadline is None else wish._replace(timeout=seconds_left(deadline))) as exchange:
+                    begun = True
                     for data in exchange.chunks():
                         failures = 0
                         yield data
             except ConnectionBroke as broke:
-                if deadline is not None:
-                    seconds_left(deadline)
-                failures += 1
-                if failures >= self._tries:
-                    raise lost(self.settings, broke) from broke
-            else:
-                failures += 1
-                if failures >= self._tries:
-                    raise TransferFailed("The server keeps ending the output before the script has ended.")
+                trouble = lost(self.settings, broke)
+            except (NotReachable, Busy) as error:
+                trouble = error
+            if deadline is not None:
+                seconds_left(deadline)
+            failures += 1
+            if not begun or failures >= stream_tries(self._tries, trouble):
+                raise trouble
             decoder.reconnected()
             self._sleep(retries.backoff(failures))
 
@@ -127,6 +131,11 @@ class Sender:
                     raise refused(exchange)
                 exchange.close()
             self._sleep(delay)
+
+
+def stream_tries(tries: int, trouble: MagsError) -> int:
+    """How often a stream is opened without anything new: about a minute while the server is away."""
+    return tries if isinstance(trouble, TransferFailed) else 8 * tries
 
 
 def seconds_left(deadline: float) -> float:

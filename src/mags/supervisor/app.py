@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
+from socket import socket
 from typing import Protocol
 
 from mags import __version__
@@ -63,7 +64,7 @@ class Supervisor:
         try:
             lock = Lock(self.layout)
             self._stack.callback(lock.release)
-            self._check_ports()
+            listener = self._take_ports()
             nats_port, users = await self._start_broker()
             self._hosts = PresenceWatch(broker.url("supervisor", users, nats_port))
             await self._hosts.start()
@@ -71,7 +72,7 @@ class Supervisor:
             token = self._bootstrap_token()
             if self.settings.s3 == "seaweedfs" and "host" in self.settings.programs:
                 await self._start_object_store()
-            await self._start_programs(users, nats_port)
+            await self._start_programs(users, nats_port, listener)
             for note in client_config.save(self.api_url, token, environment=inherited_environment()):
                 self._note(note)
             lock.publish(self._record(nats_port))
@@ -110,7 +111,7 @@ class Supervisor:
             "STORAGE_SECRET_KEY": store.secret_key,
         }
 
-    async def _start_programs(self, users: dict[str, str], nats_port: int) -> None:
+    async def _start_programs(self, users: dict[str, str], nats_port: int, listener: socket | None) -> None:
         assert self._hosts is not None
         ready: dict[str, programs.Ready] = {
             "control": partial(programs.answers_http, self.settings.api, "/api/v1/health"),
@@ -124,8 +125,12 @@ class Supervisor:
                 raise Trouble(f"mags.{name} is not installed: install Mags with the extra [server].")
             url = broker.url(name, users, nats_port)
             environment = programs.environment(name, self.settings, self.layout, url, storage=self._storage)
+            descriptors = []
+            if name == "control" and listener is not None:
+                descriptors = [listener.fileno()]
+                environment["MAGS_CONTROL_FD"] = str(listener.fileno())
             made = programs.child(
-                name, self.settings, self.layout, environment, ready[name], on_restart=self._restarted
+                name, self.settings, self.layout, environment, ready[name], descriptors, on_restart=self._restarted
             )
             await self._run(name, made)
 
@@ -145,12 +150,18 @@ class Supervisor:
                 "another machine with `mags up --programs control,edge --data-dir DIR`."
             )
 
-    def _check_ports(self) -> None:
-        if "control" in self.settings.programs:
-            ports.check(self.settings.api, use="the API", flag="--api")
+    def _take_ports(self) -> socket | None:
+        """The API's listening socket is ours: while control is started again, its clients wait and see nothing."""
         if "edge" in self.settings.programs:
             ports.check(self.settings.apps, use="public URLs", flag="--apps")
             ports.check(self.settings.ssh, use="SSH", flag="--ssh")
+        if "control" not in self.settings.programs:
+            return None
+        listener = ports.listen(self.settings.api, use="the API", flag="--api")
+        self._stack.callback(listener.close)
+        self.settings = self.settings.model_copy(update={"api": ports.address_of(listener)})
+        self.api_url = reachable_url(self.settings.api)
+        return listener
 
     async def _start_broker(self) -> tuple[int, dict[str, str]]:
         """Its port and the programs' passwords. A free port may be taken before it is ours: then another one."""

@@ -7,6 +7,9 @@ import socket
 
 from mags.supervisor.config import split_address
 
+BACKLOG = 2048
+"""Connections that may wait while nobody accepts them."""
+
 
 class PortTaken(Exception):
     """The sentence says which one, and what to do."""
@@ -31,6 +34,27 @@ def check(address: str, *, use: str, flag: str) -> None:
                     f"Only root may listen on port {port} ({use}). Choose one above 1023 with {flag}."
                 ) from error
             raise PortTaken(f"Nobody can listen on {address} ({use}): {error.strerror}. Choose with {flag}.") from error
+
+
+def listen(address: str, *, use: str, flag: str) -> socket.socket:
+    """A listening socket there (port 0: at any); PortTaken when there can't be one."""
+    check(address, use=use, flag=flag)
+    host, port = split_address(address)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"Nobody can listen on {address} ({use}): {error.strerror}. Choose with {flag}.") from error
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """HOST:PORT, as in our settings."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def free_port() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
 
 from mags.kit import programs as installed
@@ -33,6 +33,7 @@ def child(
     layout: Layout,
     environment: dict[str, str],
     ready: Ready,
+    descriptors: Sequence[int],
     *,
     on_restart: Callable[[], None],
 ) -> Child:
@@ -46,6 +47,7 @@ def child(
         start_timeout=settings.start_timeout_s,
         stop_timeout=60.0 if name == "host" else 15.0,
         on_restart=on_restart,
+        pass_fds=descriptors,
     )
 
 
@@ -145,7 +147,7 @@ async def answers_http(address: str, target: str) -> bool:
     host, port = split_address(address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(3):
             reader, writer = await asyncio.open_connection(host, port)
             try:
                 writer.write(f"GET {target} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())

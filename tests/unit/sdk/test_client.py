@@ -164,6 +164,17 @@ def test_a_stream_that_never_ends_is_given_up() -> None:
     assert len(transport.seen) == 3
 
 
+def test_a_stream_outlasts_a_server_that_is_started_again() -> None:
+    refused = ConnectionBroke("no", sent=False, refused=True)
+    first = events("one").split(b"event: end")[0]
+    m, _ = client(answers(first, *[refused] * 12, (503, {}), events("two")))
+    assert [line["message"] for line in m.stream_logs("42")] == ["one", "two"]
+    m, transport = client(answers(*[refused] * 12))
+    with pytest.raises(NotReachable):
+        next(m.stream_logs("42"))
+    assert len(transport.seen) == 5
+
+
 def test_new_waits_until_it_is_up() -> None:
     states = answers({"request_id": "42"}, {**JOB, "status": "pending", "vm_id": None}, {**JOB, "status": "running"})
     m, transport = client(states)

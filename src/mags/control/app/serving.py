@@ -52,6 +52,8 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
+        if sockets is None and self.config.fd is not None:
+            sockets = [socket(fileno=self.config.fd)]  # of the family that it is; uvicorn takes it for a Unix socket
         await super().startup(sockets)
         if self.started:
             log.info("the API is at %s", self.address)
