@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import nats.errors
@@ -27,15 +25,6 @@ class Activity:
         self._nats = nats
         self._open: Counter[tuple[str, str]] = Counter()
 
-    @contextmanager
-    def connection(self, host_id: str, vm_id: str) -> Iterator[None]:
-        """Counts as one open connection while entered."""
-        self.opened(host_id, vm_id)
-        try:
-            yield
-        finally:
-            self.closed(host_id, vm_id)
-
     def opened(self, host_id: str, vm_id: str) -> None:
         self._open[host_id, vm_id] += 1
 
@@ -43,9 +32,6 @@ class Activity:
         self._open[host_id, vm_id] -= 1
         if self._open[host_id, vm_id] <= 0:
             del self._open[host_id, vm_id]
-
-    def count(self, host_id: str, vm_id: str) -> int:
-        return self._open[host_id, vm_id]
 
     async def run(self, interval: float) -> None:
         while True:

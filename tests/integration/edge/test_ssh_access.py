@@ -104,7 +104,7 @@ async def test_nothing_is_forwarded_out_of_the_gateway(client: Client) -> None:
         assert done.stdout == "agent= display=\n"
 
 
-async def test_agents_and_displays_are_refused(client: Client) -> None:
+async def test_a_forwarded_agent_is_refused(client: Client) -> None:
     async with await connect(client, agent_forwarding=True) as connection:
         done = await connection.run('echo "agent=$SSH_AUTH_SOCK"')
         assert done.stdout == "agent=\n"
