@@ -108,6 +108,13 @@ class Installation:
         self.up.send_signal(signal.SIGKILL)
         self.up.wait(timeout=60)
 
+    def restart(self) -> None:
+        """`mags down` and `mags up` on the same data."""
+        assert self.up is not None
+        self.cli("down")
+        self.up.wait(timeout=60)
+        self.start()
+
     def stop(self) -> None:
         """`mags down`, and nothing is left."""
         try:

@@ -1,0 +1,61 @@
+"""Sandboxes that sleep and wake, as their users see it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.kit.installation import Installation
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+
+COUNTER = (
+    "mkdir -p /m; mount -t tmpfs none /m; "
+    "(i=0; while :; do i=$((i+1)); echo $i >/m/.n; mv /m/.n /m/n; sleep 0.1; done) >/dev/null 2>&1 & "
+    "until test -s /m/n; do sleep 0.1; done"
+)
+DEADLINE_S = 120.0
+
+
+def until(mags: Installation, name: str, status: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while mags.json("status", name)["status"] != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_sandbox_sleeps_and_goes_on_where_it_was(mags: Installation) -> None:
+    mags.cli("new", "dreamer")
+    mags.cli("exec", "dreamer", COUNTER)
+    before = int(mags.out("exec", "dreamer", "cat /m/n"))
+    mags.cli("sleep", "dreamer")
+    until(mags, "dreamer", "sleeping")
+    assert int(mags.out("exec", "dreamer", "cat /m/n")) >= before
+    until(mags, "dreamer", "running")
+    mags.cli("sleep", "dreamer")
+    mags.cli("wake", "dreamer")
+    until(mags, "dreamer", "running")
+    mags.cli("stop", "dreamer")
+    until(mags, "dreamer", "completed")
+
+
+def test_a_sandbox_falls_asleep_by_itself_unless_it_may_not(mags: Installation) -> None:
+    mags.cli("new", "sleepy")
+    mags.cli("set", "sleepy", "--idle", "5")
+    until(mags, "sleepy", "sleeping")
+    mags.cli("wake", "sleepy")
+    mags.cli("set", "sleepy", "--no-sleep")
+    refused = mags.cli("sleep", "sleepy", check=False)
+    assert refused.returncode != 0 and b"never to sleep" in refused.stderr
+    mags.cli("stop", "sleepy")
+
+
+def test_sandboxes_sleep_while_the_server_is_down(mags: Installation) -> None:
+    mags.cli("new", "winter")
+    mags.cli("exec", "winter", COUNTER)
+    before = int(mags.out("exec", "winter", "cat /m/n"))
+    mags.restart()
+    until(mags, "winter", "sleeping")
+    assert int(mags.out("exec", "winter", "cat /m/n")) >= before
+    mags.cli("stop", "winter")
