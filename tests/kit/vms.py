@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mags.host.app import agent_path, rehearse
+from mags.host.app import agent_path, rehearse, settle
 from mags.host.guest import Channel, Configure, Exec, Exit
 from mags.host.images import ImageMissing, ImageStore
 from mags.host.images.build import build_alpine
@@ -46,7 +46,7 @@ async def open_images(cache: Path = CACHE) -> ImageStore:
 async def open_vmm(images: ImageStore, state: Path | None = None) -> QemuVmm:
     """A driver on the shared templates, or on those in `state`. MAGS_ACCEL chooses the accelerator."""
     accelerator = os.environ.get("MAGS_ACCEL", "auto")
-    return await QemuVmm.open(images, state or images.cache / "vmm", rehearse, accelerator=accelerator)
+    return await QemuVmm.open(images, state or images.cache / "vmm", rehearse, settle, accelerator=accelerator)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,21 @@ import logging
 import os
 import signal
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from mags.host.config import Settings
 from mags.host.guest import Builtin, Channel, Exec
 from mags.host.images import ImageStore
 from mags.host.isolation import Cgroups, UidPool
+from mags.host.machines import welcome
 from mags.host.machines.capacity import Capacity
 from mags.host.machines.cells import Cells
 from mags.host.machines.events import Events
 from mags.host.machines.fleet import Fleet
 from mags.host.machines.journal import Journal
 from mags.host.machines.parts import Parts
-from mags.host.machines.pool import Pool
+from mags.host.machines.pool import WARMING, Pool
 from mags.host.machines.presence import Herald
 from mags.host.machines.record import Record, Records
 from mags.host.machines.requests import Requests
@@ -53,7 +55,7 @@ async def run(settings: Settings) -> None:
     images = ImageStore(settings.cache, agent_path())
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(exclusive(settings.state / "lock", timeout=LOCK_S))
-        vmm = await QemuVmm.open(images, settings.state, rehearse, accelerator=settings.accel)
+        vmm = await QemuVmm.open(images, settings.state, rehearse, settle, accelerator=settings.accel)
         await serve(settings, vmm, images, stop)
 
 
@@ -136,6 +138,20 @@ async def rehearse(socket: Path) -> None:
             process.acknowledge(piece.stream, piece.offset + len(piece.data))
         await process.release()
         await channel.ping()
+    finally:
+        await channel.aclose()
+
+
+async def settle(socket: Path) -> None:
+    """Then its root is mounted and a script run in it, so that no clone need do so for the first time."""
+    channel = await Channel.connect(socket, timeout=GREETING_S)
+    try:
+        wish = replace(welcome.first(), machine_id=None)
+        _, process = await channel.configure_and_exec(wish, Exec(script=WARMING))
+        while (piece := await process.next_output()) is not None:
+            process.acknowledge(piece.stream, piece.offset + len(piece.data))
+        await process.release()
+        await channel.flush()
     finally:
         await channel.aclose()
 

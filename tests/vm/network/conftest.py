@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.app import agent_path, rehearse
+from mags.host.app import agent_path, rehearse, settle
 from mags.host.guest import Channel
 from mags.host.images import ImageMissing, ImageStore
 from mags.host.images.build import build_alpine
@@ -112,7 +112,7 @@ async def inside(pool: NamespacePool, vm_state: Path) -> AsyncIterator[Inside]:
         images.find("alpine")
     except ImageMissing:
         await build_alpine(images)
-    vmm = await QemuVmm.open(images, vm_state, rehearse)
+    vmm = await QemuVmm.open(images, vm_state, rehearse, settle)
     namespace = await pool.take()
     uid = UidPool.of_installation(pool.installation).take()
     vm = await vmm.clone(SPEC, vm_state / f"vm{namespace.index}", namespace=namespace, uid=uid)

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mags.host.images import ImageStore
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import QemuVmm
 from mags.host.vmm.qemu.vm import GUEST_ENDED, QemuVm
-from mags.host.vmm.spec import VmSpec
+from mags.host.vmm.qemu.vmm import BASE, IMAGE
+from mags.host.vmm.spec import VmSpec, WorkDisk
 from tests.kit import vms
 from tests.kit.vms import TIMEOUT, UID, Running
 
@@ -27,12 +29,31 @@ async def test_a_clone_runs_scripts_on_a_disk_of_its_own(vmm: QemuVmm, running: 
     assert ended.code == 1
 
 
-async def test_a_disk_may_have_another_size_than_the_templates(vmm: QemuVmm, template: VmSpec, tmp_path: Path) -> None:
-    spec = VmSpec(template.image, template.vcpus, template.memory_mb, disk_gb=3)
-    async with vms.cloned(vmm, tmp_path, spec=spec) as vm, vms.running(vm) as world:
-        stats = await world.channel.stats()
-        await world.run("dd if=/dev/zero of=/root/big bs=1M count=4 && sync")
+async def test_a_clone_may_have_any_disk(vmm: QemuVmm, images: ImageStore, template: VmSpec, tmp_path: Path) -> None:
+    disk = WorkDisk(await images.blank(3), 3 << 30)
+    vm = await vmm.clone(template, tmp_path / "vm", namespace=None, uid=UID, work_disk=disk)
+    try:
+        async with vms.running(vm) as world:
+            stats = await world.channel.stats()
+            ended, _ = await world.run("dd if=/dev/zero of=/root/big bs=1M count=4 && sync")
+    finally:
+        await vm.destroy()
+    assert ended.code == 0
     assert 2.5 * 2**30 < stats.disk_total <= 3 * 2**30
+
+
+async def test_a_clone_of_a_mounted_root_keeps_its_files_when_the_template_is_replaced(
+    vmm: QemuVmm, running: Running
+) -> None:
+    assert running.channel.hello.root_mounted
+    for name in (BASE, IMAGE):
+        assert (running.vm.directory / name).stat().st_nlink > 1 or not _same_device(running.vm.directory)
+    ended, output = await running.run("cat /etc/hostname; touch /etc/new; sync; ls -l /etc/new /bin/busybox")
+    assert (ended.code, output.splitlines()[0]) == (0, "test")
+
+
+def _same_device(directory: Path) -> bool:
+    return directory.stat().st_dev == vms.CACHE.stat().st_dev
 
 
 async def test_qemu_has_no_rights(running: Running) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.app import rehearse
+from mags.host.app import rehearse, settle
 from mags.host.images import ImageMissing, ImageStore
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import QemuVmm
@@ -34,7 +34,7 @@ class Counted:
 
 
 async def opened(images: ImageStore, state: Path, rehearsal: Counted) -> QemuVmm:
-    return await QemuVmm.open(images, state, rehearsal, accelerator=TCG)
+    return await QemuVmm.open(images, state, rehearsal, settle, accelerator=TCG)
 
 
 async def test_a_template_is_built_once_and_again_when_its_files_are_damaged(
@@ -47,9 +47,10 @@ async def test_a_template_is_built_once_and_again_when_its_files_are_damaged(
     # Two programs would meet in the same lock as these two drivers do.
     await asyncio.gather(first.warm(vms.SPEC), second.warm(vms.SPEC))
     assert (counted.builds, first.ready(vms.SPEC), second.ready(vms.SPEC)) == (1, True, True)
-    other_disk = dataclasses.replace(vms.SPEC, disk_gb=5)
-    assert first.ready(other_disk)
-    (directory,) = [meta.parent for meta in (tmp_path / "templates").glob("*/meta.json")]
+    assert not first.ready(dataclasses.replace(vms.SPEC, disk_gb=5))
+    bare, rooted = sorted((tmp_path / "templates").glob("*/meta.json"), key=lambda meta: meta.read_text().count("root"))
+    directory = rooted.parent
+    assert (directory / "disk").exists() and not (bare.parent / "disk").exists()
     assert (directory / "ram").stat().st_mode & 0o777 == 0o444
 
     state = directory / "state"
@@ -61,17 +62,17 @@ async def test_a_template_is_built_once_and_again_when_its_files_are_damaged(
     async with vms.cloned(first, tmp_path) as vm, vms.running(vm) as world:
         ended, _ = await world.run("true")
     assert (ended.code, counted.builds) == (0, 2)
-    assert len(list((tmp_path / "templates").glob("*/meta.json"))) == 1
+    assert len(list((tmp_path / "templates").glob("*/meta.json"))) == 2
     assert list((tmp_path / "templates").glob(".[0-9a-f]*")) == []
 
 
-async def test_a_template_of_the_same_shape_replaces_the_older_one(
+async def test_a_template_of_the_same_kind_replaces_the_older_one(
     images: ImageStore, tmp_path: Path, vmm: QemuVmm, template: VmSpec
 ) -> None:
     old = tmp_path / "templates" / "0123456789abcdef"
     old.mkdir(parents=True)
-    shape = f"{template.image} {template.vcpus} {template.memory_mb}"
-    meta = {"key": old.name, "shape": shape, "ram_size": 0, "ram_mtime_ns": 0, "state_sha256": "", "disk_bytes": 0}
+    kind = f"{template.image} {template.vcpus} {template.memory_mb} bare"
+    meta = {"key": old.name, "kind": kind, "ram_size": 0, "ram_mtime_ns": 0, "state_sha256": "", "disk_bytes": 0}
     (old / "meta.json").write_text(json.dumps(meta))
     fresh = await opened(images, tmp_path, Counted())
     await fresh.warm(template)
@@ -82,7 +83,7 @@ async def test_a_guest_that_does_not_come_up_is_an_error_and_leaves_nothing(imag
     async def never(_: Path) -> None:
         raise VmmError("The agent says nothing.")
 
-    vmm = await QemuVmm.open(images, tmp_path, never, accelerator=TCG)
+    vmm = await QemuVmm.open(images, tmp_path, never, settle, accelerator=TCG)
     with pytest.raises(VmmError, match="says nothing"):
         await vmm.warm(vms.SPEC)
     assert [path for path in (tmp_path / "templates").iterdir() if path.name != ".locks"] == []
@@ -102,7 +103,7 @@ async def never_ready(_):
 
 async def main():
     images = ImageStore(vms.CACHE, agent_path())
-    await (await QemuVmm.open(images, Path(sys.argv[1]), never_ready, accelerator="tcg")).warm(vms.SPEC)
+    await (await QemuVmm.open(images, Path(sys.argv[1]), never_ready, never_ready, accelerator="tcg")).warm(vms.SPEC)
 
 asyncio.run(main())
 """

@@ -131,7 +131,7 @@ async def test_a_process_of_somebody_else_can_be_watched(tmp_path: Path) -> None
 async def test_a_process_that_has_ended_is_seen_to_be_dead(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "stderr")
     with subprocess.Popen(["true"]) as child:
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         process = Process(child.pid, tmp_path)
         assert "status 0" in await ending(process)
         child.returncode = 0

@@ -1,8 +1,9 @@
 """How templates come to be: a machine is booted, rehearsed and saved; before the first, KVM is tried.
 
-    boot --rehearsal--> (agent ready, pages warm) --save--> published;   anything else: an error, and nothing is left
+    boot --rehearsal--> (agent ready) --save--> bare template --settling--> (root mounted) --save--> rooted template
 
-A builder that is killed leaves its QEMU and its directory; the next host program sweeps them.
+Anything else is an error, and nothing is left. A builder that is killed leaves its QEMU and its directory; the next
+host program sweeps them.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ from mags.host.vmm.qemu.accelerator import Verdict
 from mags.host.vmm.qemu.machine import KVM, Boot, Disk, Hypervisor, Machine, Ram, RamUse
 from mags.host.vmm.qemu.process import Process
 from mags.host.vmm.qemu.qmp import Qmp
-from mags.host.vmm.qemu.template import Template, TemplateStore, template_key
+from mags.host.vmm.qemu.template import Template, TemplateStore, kind, template_key
 from mags.host.vmm.qemu.vm import pass_file, read_console
 from mags.host.vmm.spec import GIB, VmSpec
 from mags.kit.locks import exclusive
+from mags.kit.process import CommandError, run
 
 Rehearsal = Callable[[Path], Awaitable[None]]
-"""Given the agent's socket of a booting template: wait until it is ready, and touch what every clone will need."""
+"""Given the agent's socket of a template: bring its guest to where clones begin, touching what they will need.
+
+The first waits for a booting agent. The second, the settling, mounts the root, on an empty work disk.
+"""
 
 BOOT_TIMEOUT = 120.0
 """Seconds for a guest to boot and rehearse: about 3 on an idle host under TCG, many on a busy one."""
@@ -40,6 +45,7 @@ BUILD_TIMEOUT = 600.0
 SAVE_TIMEOUT = 60.0
 NOBODY = 65534
 """The user that QEMU runs as while it makes a template: no user's code runs in it."""
+WORK_DISK = "work.qcow2"
 TRIAL = "trial"
 """In place of a template's key."""
 
@@ -53,37 +59,46 @@ class Builder:
         images: ImageStore,
         state: Path,
         rehearsal: Rehearsal,
+        settling: Rehearsal,
         *,
         setting: str,
         trial_timeout: float,
     ) -> None:
         self.hypervisor, self.images = hypervisor, images
         self.templates = TemplateStore(state / "templates")
-        self._state, self._rehearsal, self._setting, self._trial_timeout = state, rehearsal, setting, trial_timeout
+        self._rehearsal, self._settling = rehearsal, settling
+        self._state, self._setting, self._trial_timeout = state, setting, trial_timeout
         self._deciding = asyncio.Lock()
         self.verdict: Verdict | None = accelerators.known(setting, state, hypervisor)
         """None until a guest has been tried."""
 
-    def find(self, spec: VmSpec) -> Template | None:
+    def find(self, spec: VmSpec, *, rooted: bool) -> Template | None:
         """The template, if it is there; ImageMissing if not even the image is."""
         if self.verdict is None:
             return None
-        return self.templates.find(self._key(spec, self.verdict, self.images.key(spec.image)))
+        return self.templates.find(self._key(spec, self.verdict, self.images.key(spec.image), rooted=rooted))
 
-    async def template(self, spec: VmSpec, files: BootFiles) -> Template:
+    async def template(self, spec: VmSpec, files: BootFiles, *, rooted: bool) -> Template:
         """The template, made now if there is none. VmmError when it cannot be."""
         try:
             verdict = await self._decide(spec, files)
-            key = self._key(spec, verdict, files.key)
+            key = self._key(spec, verdict, files.key, rooted=rooted)
             found = self.templates.find(key)
             if found is not None:
                 return found
-            async with exclusive(self.templates.lock(key), timeout=BUILD_TIMEOUT):
-                return self.templates.find(key) or await self._build(spec, files, key, verdict.accelerator)
+            bare = self._key(spec, verdict, files.key, rooted=False)
+            # Both kinds are made at once, so one lock guards them.
+            async with exclusive(self.templates.lock(bare), timeout=BUILD_TIMEOUT):
+                if self.templates.find(key) is None:
+                    await self._build(spec, files, bare, verdict)
+                found = self.templates.find(key)
         except TimeoutError as error:
             raise VmmError("Another program has been making the same template for too long.") from error
-        except OSError as error:
+        except (OSError, CommandError) as error:
             raise VmmError(f"The template could not be written: {error}") from error
+        if found is None:
+            raise VmmError("The template was removed as soon as it was made.")
+        return found
 
     async def sweep(self) -> None:
         """End and remove what killed builders have left."""
@@ -98,16 +113,28 @@ class Builder:
             except (TimeoutError, ProcessLookupError):
                 continue  # another program is at work there, or it has just ended
 
-    def _key(self, spec: VmSpec, verdict: Verdict, boot_key: str) -> str:
-        return template_key(spec, self.hypervisor, verdict.accelerator, boot_key)
+    def _key(self, spec: VmSpec, verdict: Verdict, boot_key: str, *, rooted: bool) -> str:
+        return template_key(spec, self.hypervisor, verdict.accelerator, boot_key, rooted=rooted)
 
-    async def _build(self, spec: VmSpec, files: BootFiles, key: str, accelerator: str) -> Template:
-        scratch = self.templates.scratch(key)
+    async def _build(self, spec: VmSpec, files: BootFiles, bare: str, verdict: Verdict) -> None:
+        scratch = self.templates.scratch(bare)
+        size = spec.disk_gb * GIB
         try:
-            async with self._booted(spec, files, scratch, accelerator) as (process, qmp):
-                await process.unless_dead(self._rehearse(scratch, qmp, BOOT_TIMEOUT))
+            async with self._booted(spec, files, scratch, verdict.accelerator) as (process, qmp):
+                await process.unless_dead(self._rehearse(self._rehearsal, scratch, qmp, BOOT_TIMEOUT))
                 await process.unless_dead(_save(qmp, scratch / "state"))
-            return await self.templates.publish(scratch, key, spec, spec.disk_gb * GIB)
+                copy = scratch / "ram.bare"
+                await run(["cp", "--sparse=always", "--reflink=auto", scratch / "ram", copy], timeout=120)
+                name = kind(spec, rooted=False)
+                await self.templates.publish(bare, name, size, ram=copy, state=scratch / "state")
+                await process.unless_dead(qmp.execute("cont"))
+                await process.unless_dead(self._rehearse(self._settling, scratch, qmp, BOOT_TIMEOUT))
+                await process.unless_dead(_save(qmp, scratch / "state"))
+            work, disk = scratch / WORK_DISK, scratch / "disk"
+            await run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", work, disk], timeout=120)
+            made = {"ram": scratch / "ram", "state": scratch / "state", "disk": disk}
+            key = self._key(spec, verdict, files.key, rooted=True)
+            await self.templates.publish(key, kind(spec, rooted=True), size, **made)
         finally:
             await processes.remove_tree(scratch)
 
@@ -117,7 +144,7 @@ class Builder:
     ) -> AsyncIterator[tuple[Process, Qmp]]:
         """A machine that boots; ended with the block."""
         blank = await self.images.blank(spec.disk_gb)
-        disk = Disk(blank, scratch / "work.qcow2", durable=False)
+        disk = Disk(blank, scratch / WORK_DISK, durable=False)
         overlay.create(disk.overlay, blank, spec.disk_gb * GIB, owner=NOBODY)
         ram, boot = Ram(scratch / "ram", RamUse.WRITE), Boot(files.kernel, files.initramfs)
         machine = Machine(self.hypervisor, accelerator, spec, str(scratch), files.rootfs, ram, disk, boot)
@@ -128,10 +155,10 @@ class Builder:
             await process.kill()
             await qmp.aclose()
 
-    async def _rehearse(self, scratch: Path, qmp: Qmp, timeout: float) -> None:
+    async def _rehearse(self, rehearsal: Rehearsal, scratch: Path, qmp: Qmp, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                await self._rehearsal(scratch / processes.AGENT)
+                await rehearsal(scratch / processes.AGENT)
         except TimeoutError as error:
             lines = (await read_console(qmp)).strip().splitlines()
             said = f"its console says: {' | '.join(lines[-5:])}" if lines else "its console is empty"
@@ -152,7 +179,7 @@ class Builder:
         scratch = self.templates.scratch(TRIAL)
         try:
             async with self._booted(spec, files, scratch, KVM) as (process, qmp):
-                await process.unless_dead(self._rehearse(scratch, qmp, self._trial_timeout))
+                await process.unless_dead(self._rehearse(self._rehearsal, scratch, qmp, self._trial_timeout))
         finally:
             await processes.remove_tree(scratch)
 

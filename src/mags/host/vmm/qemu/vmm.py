@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from mags.host.images import BootFiles, ImageMissing, ImageStore
+from mags.host.images import ImageMissing, ImageStore
 from mags.host.vmm.driver import ProcessGroup, SnapshotUnusable, TapSource, VmmError
 from mags.host.vmm.qemu import overlay, snapshot, start
 from mags.host.vmm.qemu import process as processes
@@ -21,9 +22,10 @@ from mags.host.vmm.qemu.record import Record
 from mags.host.vmm.qemu.template import Template
 from mags.host.vmm.qemu.vm import QemuVm
 from mags.host.vmm.spec import GIB, VmSpec, WorkDisk
-from mags.kit.process import run
+from mags.kit.process import CommandError, run
 
-OVERLAY = "work.qcow2"
+OVERLAY, BASE, IMAGE = "work.qcow2", "base.raw", "image.raw"
+"""In a VM's directory. What it shares with others is linked there, so that it stays when a new one takes its name."""
 
 
 class QemuVmm:
@@ -38,6 +40,7 @@ class QemuVmm:
         images: ImageStore,
         state: Path,
         rehearsal: Rehearsal,
+        settling: Rehearsal,
         *,
         accelerator: str = AUTOMATIC,
         program: str = "qemu-system-x86_64",
@@ -55,7 +58,9 @@ class QemuVmm:
         processes.keep_descriptors()
         banner = (await run([found, "--version"], timeout=30)).text
         hypervisor = Hypervisor.parse(Path(found), banner)
-        builder = Builder(hypervisor, images, state, rehearsal, setting=accelerator, trial_timeout=trial_timeout)
+        builder = Builder(
+            hypervisor, images, state, rehearsal, settling, setting=accelerator, trial_timeout=trial_timeout
+        )
         await builder.sweep()
         return cls(builder)
 
@@ -71,12 +76,12 @@ class QemuVmm:
 
     def ready(self, spec: VmSpec) -> bool:
         try:
-            return self._builder.find(spec) is not None
+            return self._builder.find(spec, rooted=True) is not None
         except ImageMissing:
             return False
 
     async def warm(self, spec: VmSpec) -> None:
-        await self._builder.template(spec, await self.images.boot_files(spec.image))
+        await self._builder.template(spec, await self.images.boot_files(spec.image), rooted=True)
 
     async def clone(
         self,
@@ -89,8 +94,8 @@ class QemuVmm:
         group: ProcessGroup | None = None,
     ) -> QemuVm:
         files = await self.images.boot_files(spec.image)
-        template = await self._builder.template(spec, files)
-        disk = work_disk or WorkDisk(await self.images.blank(spec.disk_gb), spec.disk_gb * GIB)
+        template = await self._builder.template(spec, files, rooted=work_disk is None)
+        disk = work_disk or WorkDisk(template.disk, template.disk_bytes)
         # Its disk may lie there already: the only thing that would be lost with the directory.
         afresh = disk.overlay is not None and disk.overlay.parent == directory
         try:
@@ -100,8 +105,11 @@ class QemuVmm:
         try:
             if afresh:
                 snapshot.discard(directory)
+            if work_disk is None:
+                disk = replace(disk, base=await _link(template.disk, directory / BASE, copy=True))
+            image = await _link(files.rootfs, directory / IMAGE, copy=False)
             drive = _drive(directory, disk, uid, durable=work_disk is not None)
-            machine = self._machine(spec, directory, files, template.ram, drive)
+            machine = self._machine(spec, directory, image, template.ram, drive)
             process, qmp = await start.restored(
                 machine, directory, template.state, uid=uid, namespace=namespace, group=group
             )
@@ -109,7 +117,7 @@ class QemuVmm:
         except BaseException as error:
             if not afresh:
                 await processes.remove_tree(directory)
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | CommandError):
                 raise VmmError(f"The VM cannot be made: {error}") from error
             raise
 
@@ -123,7 +131,7 @@ class QemuVmm:
         work_disk: WorkDisk | None = None,
         group: ProcessGroup | None = None,
     ) -> QemuVm:
-        disk = work_disk or WorkDisk(await self.images.blank(spec.disk_gb), spec.disk_gb * GIB)
+        disk = work_disk or WorkDisk(directory / BASE, spec.disk_gb * GIB)
         own = replace(disk, overlay=directory / OVERLAY)
         return await self.clone(spec, directory, namespace=namespace, uid=uid, work_disk=own, group=group)
 
@@ -145,11 +153,12 @@ class QemuVmm:
     ) -> QemuVm:
         size = spec.memory_mb << 20
         snapshot.usable(directory, version=self.version, accelerator=self.accelerator, memory_bytes=size)
-        files = await self.images.boot_files(spec.image)
-        disk = work_disk or WorkDisk(await self.images.blank(spec.disk_gb), spec.disk_gb * GIB)
+        if not (directory / IMAGE).exists():
+            raise SnapshotUnusable(f"The image {spec.image!r} that it runs on is gone.")
+        disk = work_disk or WorkDisk(directory / BASE, spec.disk_gb * GIB)
         drive = Disk(disk.base, directory / OVERLAY, durable=work_disk is not None)
         memory = directory / snapshot.MEMORY
-        machine = replace(self._machine(spec, directory, files, memory, drive), stopped=True)
+        machine = replace(self._machine(spec, directory, directory / IMAGE, memory, drive), stopped=True)
         memory.chmod(0o400)
         record = records.load(directory)
         try:
@@ -225,10 +234,25 @@ class QemuVmm:
             raise
         return QemuVm(spec, directory, process, qmp, origin=(self.version, self.accelerator))
 
-    def _machine(self, spec: VmSpec, directory: Path, files: BootFiles, memory: Path, disk: Disk) -> Machine:
+    def _machine(self, spec: VmSpec, directory: Path, image: Path, memory: Path, disk: Disk) -> Machine:
         """One that waits for a state."""
         ram = Ram(memory, RamUse.COPY)
-        return Machine(self.hypervisor, self.accelerator, spec, str(directory), files.rootfs, ram, disk, boot=None)
+        return Machine(self.hypervisor, self.accelerator, spec, str(directory), image, ram, disk, boot=None)
+
+
+async def _link(file: Path, name: Path, *, copy: bool) -> Path:
+    """Another name for a file that may lose its own. Where the file systems differ: a copy, or a mere reference."""
+    name.unlink(missing_ok=True)
+    try:
+        name.hardlink_to(file)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            raise
+        if copy:
+            await run(["cp", "--sparse=always", "--reflink=auto", file, name], timeout=120)
+        else:
+            name.symlink_to(file)
+    return name
 
 
 def _drive(directory: Path, disk: WorkDisk, uid: int, *, durable: bool) -> Disk:
