@@ -40,9 +40,9 @@ async def readopt(machine: Machine) -> Cell | None:
     cell = await cells.adopt(record) if record.state is not VmState.FAILED else None
     if cell is None:
         return await _without_process(machine)
-    # It may have stood still, and one that was just waking has not been told yet.
-    root = cell.channel.hello.root_mounted
-    await cell.channel.configure(welcome.again(record.environment) if root else welcome.first(record.environment))
+    # It may have stood still; and one that was just coming up has not been told yet.
+    told = cell.channel.hello.root_mounted and record.state is not VmState.RESTORING
+    await cell.channel.configure((welcome.again if told else welcome.first)(record.environment))
     await take_up(machine, cell)
     if record.state is VmState.STOPPING:
         machine.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from mags.host.machines.cells import Cell, new_handle, shape
@@ -33,8 +34,10 @@ def record_of(start: Start) -> Record:
 
 
 async def bear(machine: Machine) -> Cell:
-    """A VM for the machine; raises as `Cells.make`."""
+    """A VM for the machine; raises as `Cells.make`, and Problem when it can't have its workspace."""
     parts, record = machine.parts, machine.record
+    if record.attachment is not None:
+        return await _bear_with_workspace(machine)
     cell = parts.pool.take(record.spec)
     if cell is None:
         machine.dispatcher.origin = "clone" if parts.cells.vmm.ready(shape(record.spec)) else "cold"
@@ -42,4 +45,19 @@ async def bear(machine: Machine) -> Cell:
     machine.dispatcher.origin = "pool"
     record.handle, record.uid, record.namespace = cell.record.handle, cell.record.uid, cell.record.namespace
     cell.record = record
+    return cell
+
+
+async def _bear_with_workspace(machine: Machine) -> Cell:
+    """A clone on the workspace's disk; the guest has not written to it yet."""
+    parts, record = machine.parts, machine.record
+    machine.dispatcher.origin = "clone" if parts.cells.vmm.ready(shape(record.spec)) else "cold"
+    disk = await machine.keeper.disk()
+    cell = await parts.cells.make(record, work_disk=disk)
+    try:
+        await machine.keeper.begin(cell.vm, cell.namespace.host_address)
+    except BaseException:
+        await asyncio.shield(parts.cells.close(cell))
+        raise
+    machine.dispatcher.jfs = machine.keeper.jfs
     return cell

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Literal
 
-from mags.host.guest import Process
+from mags.host.guest import Jfs, Process
 from mags.host.machines import scripts, welcome
 from mags.host.machines.cells import Cell
 from mags.host.machines.parts import Parts
@@ -26,6 +26,8 @@ class Dispatcher:
         self.fresh = True
         """Nothing was given to the guest yet."""
         self.origin: Origin = "clone"
+        self.jfs: Jfs | None = None
+        """What the guest is to mount on /jfs."""
         self.boot_ms = 0
         """From the start's arrival until the guest had its script."""
 
@@ -47,7 +49,7 @@ class Dispatcher:
                 await self._parts.uploads.put(cell.channel, script.files)
             return await cell.channel.exec(wish) if wish is not None else None
         pooled = self.origin == "pool"
-        configure = welcome.again(environment) if pooled else welcome.first(environment)
+        configure = welcome.again(environment) if pooled else welcome.first(environment, jfs=self.jfs)
         if wish is not None and not script.files:
             _, (_, process) = await asyncio.gather(
                 _resume(cell, pooled), cell.channel.configure_and_exec(configure, wish)

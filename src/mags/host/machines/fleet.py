@@ -58,8 +58,6 @@ class Fleet:
             verdict = self._capacity.verdict()
             if not verdict.accepting:
                 raise Problem("no_capacity", verdict.reason, retry_after=5)
-            if start.attachment is not None:
-                raise Problem("not_available", "This host has no storage for synced workspaces: use no_sync.")
             # Another start of the same VM may have come in between.
             machine = self._machines.get(start.vm_id) or self._launch(Machine(self._parts, record_of(start), bear))
         return await machine.run(start.script)

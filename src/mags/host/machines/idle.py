@@ -26,6 +26,8 @@ TRAFFIC = 1024.0
 """Bytes a second, both ways. Keep-alives and ARP are below."""
 CPU = 0.05
 """Of one processor. A guest that only waits needs less than half a percent."""
+TICKS_MS = 20
+"""The guest counts its processor's time in steps of 10 ms, and to be asked costs some."""
 LOOKS = 8
 SHORTEST_S, LONGEST_S = 0.1, 10.0
 
@@ -53,7 +55,7 @@ def active(look: Look, *, stays: bool) -> bool:
         return True
     if not look.scripts:
         return False
-    return not stays or look.output > 0 or look.cpu_ms > CPU * 1000 * look.seconds
+    return not stays or look.output > 0 or look.cpu_ms > CPU * 1000 * look.seconds + TICKS_MS
 
 
 def interval(timeout_s: float) -> float:

@@ -22,8 +22,10 @@ from typing import Any
 
 from mags.host.guest import ChannelClosed, GuestError, Offsets, Process, ProcessInfo
 from mags.host.machines import adoption, idle, startup
+from mags.host.machines.attendants import Attendants, alone
 from mags.host.machines.cells import Cell
 from mags.host.machines.dispatch import Dispatcher
+from mags.host.machines.ending import wind_up
 from mags.host.machines.events import now_ms
 from mags.host.machines.gate import Gate
 from mags.host.machines.inbox import Cancel, Died, Ended, Item, Prepared, Run, Sleep, Stop, Wake
@@ -74,13 +76,14 @@ class Machine:
         self.sleeper = Sleeper(self)
         self.startup_process: ProcessInfo | None = None
         """The startup command's, if it was left running."""
-        self._cell: Cell | None = None
+        self.cell: Cell | None = None
+        """None: it is not up yet, or sleeps. `up` is for those who need it."""
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()
-        self._lifeline = self._new_lifeline()
-        self.roster = Roster(parts, record, lambda: self._lifeline.why())
+        self.lifeline = self._new_lifeline()
+        self.roster = Roster(parts, record, lambda: self.lifeline.why())
         self._stop_wished = asyncio.Event()
         self._active = time.monotonic()
-        self._attendants: set[asyncio.Task[None]] = set()
+        self._attendants = Attendants()
         self._tasks: asyncio.TaskGroup
 
     # --- what others ask ------------------------------------------------------------------------------------------
@@ -96,9 +99,9 @@ class Machine:
     @property
     def up(self) -> Cell:
         """The VM. Raises Problem when it has no process."""
-        if self._cell is None:
+        if self.cell is None:
             raise Problem("unavailable", "The VM is not up: try again in a moment.")
-        return self._cell
+        return self.cell
 
     @property
     def idle_timeout_s(self) -> float:
@@ -186,7 +189,7 @@ class Machine:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """A task that ends with the machine. Its failure is its own."""
-        self._tasks.create_task(_alone(work, name), name=name)
+        self._tasks.create_task(alone(work, name), name=name)
 
     def report(self) -> VmReport:
         attachment = self.record.attachment
@@ -224,13 +227,13 @@ class Machine:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 end = await self._come_up() or await self._serve()
-                await self._wind_up(*end)
+                await wind_up(self, *end)
                 raise _Over
         except* _Over:
             pass
         finally:
-            if self._cell is not None:
-                await self._cell.leave()
+            if self.cell is not None:
+                await self.cell.leave()
             ended = judge(VmState.GONE, Wish.RUN)
             if isinstance(ended, Denied):
                 self.roster.refuse_all(ended.problem)
@@ -255,8 +258,8 @@ class Machine:
             self.roster.refuse_all(outcome)
             return VmState.GONE if stopping else VmState.FAILED, outcome.message
         if outcome is not None:
-            self._cell = outcome
-            self.attend(self._lifeline.watch(outcome), "watch")
+            self.cell = outcome
+            self.attend(self.lifeline.watch(outcome), "watch")
         return None
 
     async def _begin_safely(self) -> Cell | Problem | None:
@@ -276,7 +279,7 @@ class Machine:
 
     async def _serve(self) -> tuple[VmState, str]:
         """Item by item, until the VM's end: how it ends."""
-        if self._cell is not None and not self.dispatcher.fresh:
+        if self.cell is not None and not self.dispatcher.fresh:
             self._open_for_use()
         while True:
             match await self._next():
@@ -336,7 +339,7 @@ class Machine:
 
     async def _run(self, wish: Run) -> Problem | None:
         """Give the guest a script. Answers a problem only when that leaves a VM that nobody can use."""
-        assert self._cell is not None
+        assert self.cell is not None
         fresh, kind = self.dispatcher.fresh, self.dispatcher.kind(self.state)
         job = self.roster.add(JobRecord(job_id=wish.script.job_id))
         self.record.keep = wish.keep or self.record.keep
@@ -344,7 +347,7 @@ class Machine:
             self.to(VmState.RUNNING)
             self.parts.records.write(self.record)
             self.dispatched = True
-            process = await self.dispatcher.give(self._cell, wish.script, self.record.environment)
+            process = await self.dispatcher.give(self.cell, wish.script, self.record.environment)
         except (Problem, GuestError, ChannelClosed, TimeoutError, OSError) as error:
             problem = as_problem(error)
             self.dispatched = not fresh
@@ -381,7 +384,7 @@ class Machine:
             await self.roster.follow(job, process, start)
             self._inbox.put_nowait(Ended(job.record.job_id))
 
-        self._attend(work(), f"job-{job.record.job_id}")
+        self._attendants.add(self._tasks, work(), f"job-{job.record.job_id}")
 
     def finish(self) -> None:
         """Nothing is left to do for the VM: end it."""
@@ -403,7 +406,7 @@ class Machine:
             return
         cell = self.up
         self.touch()
-        self.attend(self._lifeline.pulse(cell), "pulse")
+        self.attend(self.lifeline.pulse(cell), "pulse")
         if self.record.keep != "job":
             self.attend(Vigil(self, cell).run(), "vigil")
         if self.record.startup is not None:
@@ -413,19 +416,19 @@ class Machine:
 
     async def rise(self, cell: Cell) -> None:
         """The VM is up again, and told: go on with its scripts and let everybody in."""
-        self._cell = cell
+        self.cell = cell
         try:
             await adoption.take_up(self, cell)
         except (Problem, ChannelClosed, ValueError) as error:
             self.tell(Died(f"The VM has failed: {error}"))
             return
-        self.attend(self._lifeline.watch(cell), "watch")
+        self.attend(self.lifeline.watch(cell), "watch")
         self._open_for_use()
         self.write()
 
     def asleep(self) -> None:
         """The VM has no process any more. What it was saved as is made safe in the background."""
-        self._cell = None
+        self.cell = None
         self.roster.jobs.clear()
         self.record.slept_at_ms = now_ms()
         self.to(VmState.SLEEPING)
@@ -441,27 +444,19 @@ class Machine:
         for job_id in list(self.roster.jobs):
             self.roster.drop(job_id)
         await self.dismiss()
-        self._lifeline.cut(STOPPED)
-        self._lifeline = self._new_lifeline()
+        self.lifeline.cut(STOPPED)
+        self.lifeline = self._new_lifeline()
         await cell.channel.aclose()
         await cell.vm.kill()
-        self._cell = None
+        self.cell = None
 
     def attend(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """A task that ends when the VM falls asleep. Its failure is its own."""
-        self._attend(_alone(work, name), name)
-
-    def _attend(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._tasks.create_task(work, name=name)
-        self._attendants.add(task)
-        task.add_done_callback(self._attendants.discard)
+        self._attendants.add(self._tasks, alone(work, name), name)
 
     async def dismiss(self) -> None:
         """End the attendants."""
-        attendants = list(self._attendants)
-        for task in attendants:
-            task.cancel()
-        await asyncio.gather(*attendants, return_exceptions=True)
+        await self._attendants.dismiss()
 
     def _new_lifeline(self) -> Lifeline:
         return Lifeline(self.parts.settings, lambda reason: self._inbox.put_nowait(Died(reason)))
@@ -480,41 +475,8 @@ class Machine:
 
     def announce(self, state: VmState, reason: str = "") -> None:
         """Tell control, without waiting for it."""
-        self.spawn(self._tell(state, reason or self.record.reason, now_ms()), "tell")
+        self.spawn(self.publish(state, reason or self.record.reason, now_ms()), "tell")
 
-    async def _tell(self, state: VmState, reason: str, at_ms: int) -> None:
+    async def publish(self, state: VmState, reason: str, at_ms: int) -> None:
+        """Tell control; returns when the news is safe."""
         await self.parts.events.publish(VmChanged(vm_id=self.vm_id, state=state.value, reason=reason, at_ms=at_ms))
-
-    async def _wind_up(self, final: VmState, reason: str) -> None:
-        """End the scripts, the VM, and tell; the record goes last, so that a crash in between is made good."""
-        self.record.reason = reason
-        asleep = self.state is VmState.SLEEPING
-        self.to(VmState.FAILED if final is VmState.FAILED else VmState.STOPPING)
-        verdict = judge(self.state, Wish.USE, reason=reason)
-        if isinstance(verdict, Denied):
-            self.gate.refuse(verdict.problem)
-        if asleep:
-            self.write()
-            await adoption.tell_lost(self, STOPPED)
-        elif self._cell is not None:
-            self.write()
-            if final is VmState.GONE:
-                await self.roster.end_all(self.parts.settings.stop_grace_s)
-            self._lifeline.cut(reason or STOPPED)
-            await self._cell.vm.kill()
-            await self._cell.channel.aclose()
-            await self.roster.all_told()
-        if self.dispatched:
-            await self._tell(final, reason, now_ms())
-        if self._cell is not None:
-            await self.parts.cells.close(self._cell)
-        elif asleep:
-            await self.parts.cells.clean(self.record)
-        self.to(final)
-
-
-async def _alone(work: Coroutine[Any, Any, None], name: str) -> None:
-    try:
-        await work
-    except Exception as error:
-        log.error("%s failed: %s: %s", name, type(error).__name__, error, exc_info=as_problem(error).code == "internal")

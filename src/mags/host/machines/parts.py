@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mags.host.attachments import Attachments
 from mags.host.config import Settings
 from mags.host.machines.cells import Cells
 from mags.host.machines.events import Events
@@ -22,3 +23,5 @@ class Parts:
     journal: Journal
     events: Events
     uploads: Uploads
+    attachments: Attachments | None = None
+    """None: this host keeps no synced workspaces."""

@@ -10,6 +10,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from mags.host.attachments import Attachments
 from mags.host.machines import execs, files
 from mags.host.machines.cells import shape
 from mags.host.machines.fleet import Fleet
@@ -20,6 +21,7 @@ from mags.kit.machine import machine_id
 from mags.protocol import messages as m
 from mags.protocol import subjects
 from mags.protocol.errors import Problem
+from mags.protocol.guest import Configure
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,11 @@ Handler = Callable[[bytes], Awaitable[m.Value]]
 
 
 class Requests:
-    def __init__(self, client: Client, host_id: str, fleet: Fleet, vmm: Vmm) -> None:
+    def __init__(
+        self, client: Client, host_id: str, fleet: Fleet, vmm: Vmm, attachments: Attachments | None = None
+    ) -> None:
         self._client, self._host_id = client, host_id
-        self._fleet, self._vmm = fleet, vmm
+        self._fleet, self._vmm, self._attachments = fleet, vmm, attachments
         self._machine_id = machine_id()
         self._tasks: asyncio.TaskGroup
         self._handlers: dict[str, Handler] = {
@@ -42,11 +46,11 @@ class Requests:
             "exec": self._exec,
             "open": self._open,
             "files": self._files,
-            "sync": self._no_storage,
+            "sync": self._sync,
             "sleep": self._sleep,
             "wake": self._wake,
             "adjust": self._adjust,
-            "resize": self._no_storage,
+            "resize": self._resize,
             "dial": self._dial,
             "list": self._list,
             "warm": self._warm,
@@ -154,9 +158,19 @@ class Requests:
         return m.Done()
 
     async def _drop(self, data: bytes) -> m.Value:
-        m.decode(data, m.Drop)
-        raise Problem("not_available", "This host has no storage for synced workspaces.")
+        wish = m.decode(data, m.Drop)
+        if self._attachments is None:
+            raise Problem("not_available", "This host has no storage for synced workspaces.")
+        await self._attachments.drop(wish.workspace_id)
+        return m.Done()
 
-    async def _no_storage(self, data: bytes) -> m.Value:
-        self._fleet.get(m.decode(data, m.VmRequest).vm_id)
-        raise Problem("not_available", "This host has no storage for synced workspaces, so it can't do that.")
+    async def _sync(self, data: bytes) -> m.Value:
+        return await self._fleet.get(m.decode(data, m.VmRequest).vm_id).keeper.sync()
+
+    async def _resize(self, data: bytes) -> m.Value:
+        wish = m.decode(data, m.Resize)
+        machine = self._fleet.get(wish.vm_id)
+        await machine.keeper.grow(wish.disk_gb)
+        async with machine.use() as cell:
+            await cell.channel.configure(Configure(grow=True))
+        return m.Done()

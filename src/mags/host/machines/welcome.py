@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface
 
+from mags.host.guest import Jfs
 from mags.host.network.addresses import GATEWAY_ADDRESS, GUEST_ADDRESS, GUEST_PREFIX
 from mags.protocol.guest import Configure
 from mags.protocol.guest.wishes import Network
@@ -18,8 +19,8 @@ _GATEWAY = IPv4Address(GATEWAY_ADDRESS)
 _NETWORK = Network(IPv4Interface(f"{GUEST_ADDRESS}/{GUEST_PREFIX}"), _GATEWAY, (_GATEWAY,))
 
 
-def first(environment: Mapping[str, str] | None = None) -> Configure:
-    """For a fresh clone: clock, randomness, names, network, disks."""
+def first(environment: Mapping[str, str] | None = None, *, jfs: Jfs | None = None) -> Configure:
+    """For a fresh clone: clock, randomness, names, network, disks, and what is to be on /jfs."""
     return Configure(
         clock_ns=time.time_ns(),
         entropy=os.urandom(ENTROPY_BYTES),
@@ -28,6 +29,7 @@ def first(environment: Mapping[str, str] | None = None) -> Configure:
         root=True,
         machine_id=os.urandom(16),
         grow=True,
+        jfs=jfs,
         environment=environment or {},
     )
 

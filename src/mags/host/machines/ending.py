@@ -1,0 +1,43 @@
+"""The end of a machine: its scripts, its VM, and the news of it. The record goes last, so that a crash in between is
+made good by the next host program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mags.host.machines import adoption
+from mags.host.machines.events import now_ms
+from mags.host.machines.jobs import STOPPED
+from mags.host.machines.wishes import Denied, Wish, judge
+from mags.protocol.states import VmState
+
+if TYPE_CHECKING:
+    from mags.host.machines.machine import Machine
+
+
+async def wind_up(machine: Machine, final: VmState, reason: str) -> None:
+    """`final`: gone or failed. The scripts of a VM that ends well get the chance to end by themselves."""
+    asleep, cell = machine.state is VmState.SLEEPING, machine.cell
+    machine.record.reason = reason
+    machine.to(VmState.FAILED if final is VmState.FAILED else VmState.STOPPING)
+    verdict = judge(machine.state, Wish.USE, reason=reason)
+    if isinstance(verdict, Denied):
+        machine.gate.refuse(verdict.problem)
+    if asleep:
+        machine.write()
+        await adoption.tell_lost(machine, reason or STOPPED)
+    elif cell is not None:
+        machine.write()
+        if final is VmState.GONE:
+            await machine.roster.end_all(machine.parts.settings.stop_grace_s)
+        machine.lifeline.cut(reason or STOPPED)
+        await cell.vm.kill()
+        await cell.channel.aclose()
+        await machine.roster.all_told()
+    if machine.dispatched:
+        await machine.publish(final, reason, now_ms())
+    if cell is not None:
+        await machine.parts.cells.close(cell)
+    elif asleep:
+        await machine.parts.cells.clean(machine.record)
+    machine.to(final)
