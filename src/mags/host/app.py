@@ -9,10 +9,12 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from mags.host.attachments import Attachments
 from mags.host.config import Settings
 from mags.host.guest import Builtin, Channel, Exec
 from mags.host.images import ImageStore
@@ -30,10 +32,12 @@ from mags.host.machines.record import Record, Records
 from mags.host.machines.requests import Requests
 from mags.host.machines.uploads import Uploads
 from mags.host.network import NamespacePool
+from mags.host.storage.config import StorageSettings
 from mags.host.vmm.driver import Vmm
 from mags.host.vmm.qemu import QemuVmm
 from mags.kit import nats
 from mags.kit.locks import exclusive
+from mags.protocol.states import VmState
 
 log = logging.getLogger(__name__)
 
@@ -56,16 +60,28 @@ async def run(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(exclusive(settings.state / "lock", timeout=LOCK_S))
         vmm = await QemuVmm.open(images, settings.state, rehearse, settle, accelerator=settings.accel)
-        await serve(settings, vmm, images, stop)
+        await serve(settings, vmm, images, stop, storage=StorageSettings())
 
 
-async def serve(settings: Settings, vmm: Vmm, images: ImageStore, stop: asyncio.Event) -> None:
-    """The program on a given hypervisor, until `stop` is set."""
+async def serve(
+    settings: Settings,
+    vmm: Vmm,
+    images: ImageStore,
+    stop: asyncio.Event,
+    *,
+    storage: StorageSettings | None = None,
+) -> None:
+    """The program on a given hypervisor, until `stop` is set. storage: None keeps no synced workspaces."""
     url = settings.nats_url.get_secret_value()
     async with AsyncExitStack() as stack:
         client = await nats.connect(url, name=f"host {settings.host_id}")
         stack.push_async_callback(client.close)
-        namespaces = await open_networks(settings)
+        attachments = await stack.enter_async_context(
+            Attachments.open(
+                storage or StorageSettings(kind="off"), settings.state / "storage", host_id=settings.host_id
+            )
+        )
+        namespaces = await open_networks(settings, attachments.services)
         stack.push_async_callback(namespaces.aclose)
         groups = Cgroups.detect(namespaces.installation)
         stack.callback(groups.close)
@@ -84,11 +100,18 @@ async def serve(settings: Settings, vmm: Vmm, images: ImageStore, stop: asyncio.
         pool = Pool(cells, capacity, settings)
         events = Events(journal, settings.host_id)
         uploads = Uploads(client, settings.state / "uploads")
-        parts = Parts(settings, cells, pool, records, journal, events, uploads)
+        parts = Parts(settings, cells, pool, records, journal, events, uploads, attachments)
         fleet = Fleet(parts, capacity)
-        requests = Requests(client, settings.host_id, fleet, vmm)
+        requests = Requests(client, settings.host_id, fleet, vmm, attachments)
         herald = Herald(
-            client, settings, vmm, fleet, pool, capacity, lambda: [image.name for image in images.list()], lambda: ""
+            client,
+            settings,
+            vmm,
+            fleet,
+            pool,
+            capacity,
+            lambda: [image.name for image in images.list()],
+            lambda: attachments.status,
         )
         left = await sweep(cells, records)
         await journal.prepare()
@@ -102,12 +125,13 @@ async def serve(settings: Settings, vmm: Vmm, images: ImageStore, stop: asyncio.
                 tasks.create_task(herald.run())
                 log.info("host %s serves, %d VMs were left by an earlier program", settings.host_id, len(left))
                 await stop.wait()
+                attachments.unmount = all(state is VmState.SLEEPING for state in fleet.count())
                 raise Stopped
         except* Stopped:
             log.info("host %s ends; %d VMs stay", settings.host_id, len(fleet))
 
 
-async def open_networks(settings: Settings) -> NamespacePool:
+async def open_networks(settings: Settings, services: Mapping[int, int]) -> NamespacePool:
     return await NamespacePool.open(
         settings.state,
         subnet=settings.subnet,
@@ -115,6 +139,7 @@ async def open_networks(settings: Settings) -> NamespacePool:
         allowed=settings.allowed_networks,
         blocked=settings.blocked_networks,
         allow_smtp=settings.allow_smtp,
+        host_services=dict(services),
         runtime=settings.runtime_dir,
     )
 

@@ -34,6 +34,8 @@ class Attachments:
 
     def __init__(self, settings: StorageSettings, directory: Path, host_id: str, exports: Exports) -> None:
         self._settings, self._directory, self._host_id, self._exports = settings, directory, host_id, exports
+        self.unmount = False
+        """Whether the volume is unmounted at the end: no VM goes on that needs it."""
         self._engine: Engine | None = None
         self._opened = asyncio.Event()
         self._trouble = "The storage of workspaces is being opened." if settings.kind != "off" else ""
@@ -43,7 +45,7 @@ class Attachments:
     async def open(cls, settings: StorageSettings, directory: Path, *, host_id: str) -> AsyncIterator[Attachments]:
         """For the time of the block. directory: local state, of this host alone.
 
-        The mount stays behind, for VMs that go on and the next host program.
+        The mount stays behind for VMs that go on and the next host program, unless `unmount` is set.
         """
         exports = await _open_exports(directory)
         own = cls(settings, directory, host_id, exports)
@@ -55,7 +57,7 @@ class Attachments:
             await asyncio.gather(opener, return_exceptions=True)
             await exports.close()
             if own._engine is not None:
-                await own._engine.close(unmount=False)
+                await own._engine.close(unmount=own.unmount)
 
     @property
     def status(self) -> str:

@@ -10,6 +10,7 @@ anything else        an orphan: ended and removed (`Cells.sweep`)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,10 @@ async def readopt(machine: Machine) -> Cell | None:
         return await _without_process(machine)
     # It may have stood still; and one that was just coming up has not been told yet.
     told = cell.channel.hello.root_mounted and record.state is not VmState.RESTORING
-    await cell.channel.configure((welcome.again if told else welcome.first)(record.environment))
+    if told:
+        await cell.channel.configure(welcome.again(record.environment))
+    else:
+        await _greet(machine, cell)
     await take_up(machine, cell)
     if record.state is VmState.STOPPING:
         machine.finish()
@@ -59,6 +63,16 @@ async def readopt(machine: Machine) -> Cell | None:
     return cell
 
 
+async def _greet(machine: Machine, cell: Cell) -> None:
+    """One that was just coming up, and has not written to its disk yet."""
+    try:
+        await machine.keeper.begin(cell.vm, cell.namespace.host_address)
+        await cell.channel.configure(welcome.first(machine.record.environment, jfs=machine.keeper.jfs))
+    except BaseException:
+        await asyncio.shield(machine.parts.cells.close(cell))
+        raise
+
+
 async def _without_process(machine: Machine) -> Cell | None:
     """It sleeps, or can go on from its own disk, or is over."""
     record, cells = machine.record, machine.parts.cells
@@ -70,6 +84,8 @@ async def _without_process(machine: Machine) -> Cell | None:
         return await _from_disk(machine)
     reason = STOPPED if record.state is VmState.STOPPING else record.reason or DIED
     await tell_lost(machine, reason)
+    await machine.keeper.salvage()
+    await machine.keeper.release()
     await cells.clean(record)
     raise Problem("gone", reason)
 
@@ -83,7 +99,7 @@ async def _from_disk(machine: Machine) -> Cell | None:
     record.startup = StartupRecord() if record.startup_command else None
     if record.no_sleep and record.keep == "stay":
         try:
-            cell = await slumber.restart(machine.parts.cells, record)
+            cell = await slumber.restart(machine.parts.cells, record, machine.keeper)
             record.state = VmState.RUNNING
             return cell
         except Exception as error:

@@ -30,14 +30,18 @@ async def wind_up(machine: Machine, final: VmState, reason: str) -> None:
         machine.write()
         if final is VmState.GONE:
             await machine.roster.end_all(machine.parts.settings.stop_grace_s)
+            await machine.keeper.finish(cell)
         machine.lifeline.cut(reason or STOPPED)
         await cell.vm.kill()
         await cell.channel.aclose()
         await machine.roster.all_told()
+        if final is VmState.FAILED:
+            await machine.keeper.salvage()
     if machine.dispatched:
         await machine.publish(final, reason, now_ms())
     if cell is not None:
         await machine.parts.cells.close(cell)
     elif asleep:
         await machine.parts.cells.clean(machine.record)
+    await machine.keeper.release()
     machine.to(final)

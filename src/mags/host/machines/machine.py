@@ -30,6 +30,7 @@ from mags.host.machines.events import now_ms
 from mags.host.machines.gate import Gate
 from mags.host.machines.inbox import Cancel, Died, Ended, Item, Prepared, Run, Sleep, Stop, Wake
 from mags.host.machines.jobs import CANCELLED, STOPPED, Job
+from mags.host.machines.keeper import Keeper
 from mags.host.machines.lifeline import Lifeline
 from mags.host.machines.parts import Parts
 from mags.host.machines.problems import as_problem
@@ -74,6 +75,7 @@ class Machine:
         self._begin, self._interruptible = begin, interruptible
         self.gate = Gate()
         self.sleeper = Sleeper(self)
+        self.keeper = Keeper(self)
         self.startup_process: ProcessInfo | None = None
         """The startup command's, if it was left running."""
         self.cell: Cell | None = None
@@ -407,6 +409,8 @@ class Machine:
         cell = self.up
         self.touch()
         self.attend(self.lifeline.pulse(cell), "pulse")
+        if self.keeper.has:
+            self.attend(self.keeper.attend(cell), "workspace")
         if self.record.keep != "job":
             self.attend(Vigil(self, cell).run(), "vigil")
         if self.record.startup is not None:

@@ -77,6 +77,7 @@ class Sleeper:
             cell = machine.up
             async with asyncio.timeout(FLUSH_S):
                 await cell.channel.flush()
+            await machine.keeper.prepare()
             await cell.vm.copy_base()
         except Exception as error:
             problem = as_problem(error)
@@ -120,7 +121,9 @@ class Sleeper:
             async with asyncio.timeout(FLUSH_S):
                 await cell.channel.flush()
             await machine.roster.endings_told(ENDING_S)
-        except TROUBLE as error:
+            await machine.keeper.settle()
+        except (Problem, *TROUBLE) as error:
+            await machine.keeper.go_on(cell)
             machine.gate.open()
             return as_problem(error)
         await machine.dismiss()
@@ -142,6 +145,7 @@ class Sleeper:
         except TROUBLE as error:
             machine.tell(Died(f"The VM ended when it was to sleep: {error}"))
             return
+        await machine.keeper.thaw()
         await machine.rise(cell)
         log.warning("VM %s can't sleep: %s", machine.vm_id, why)
 
@@ -171,7 +175,7 @@ class Sleeper:
         if machine.state is not VmState.SLEEPING:
             return None
         try:
-            cell, lost = await slumber.wake(machine.parts.cells, machine.record)
+            cell, lost = await slumber.wake(machine.parts.cells, machine.record, machine.keeper)
         except Exception as error:
             problem = as_problem(error)
             log.warning("VM %s can't be woken: %s", machine.vm_id, error, exc_info=problem.code == "internal")
@@ -194,7 +198,8 @@ class Sleeper:
         machine.gate.shut()
         await machine.bury()
         try:
-            cell = await slumber.restart(machine.parts.cells, record)
+            await machine.keeper.salvage()
+            cell = await slumber.restart(machine.parts.cells, record, machine.keeper)
         except Exception as error:
             log.error("VM %s can't be started again: %s", machine.vm_id, error)
             return False

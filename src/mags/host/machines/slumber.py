@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from mags.host.guest import Channel, ChannelClosed, GuestError
 from mags.host.machines import welcome
 from mags.host.machines.cells import GREETING_S, Cell, Cells, offer_to_the_oom_killer, shape
 from mags.host.machines.record import Record
+from mags.host.network import Namespace
 from mags.host.vmm.driver import SnapshotUnusable, Vm
-from mags.host.vmm.spec import WorkDisk
 from mags.protocol.guest import Configure
+
+if TYPE_CHECKING:
+    from mags.host.machines.keeper import Keeper
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +44,13 @@ async def reconnect(cell: Cell) -> Cell:
     return Cell(cell.record, cell.vm, channel, cell.namespace, cell.group)
 
 
-async def wake(cells: Cells, record: Record, disk: WorkDisk | None = None) -> tuple[Cell, str]:
+async def wake(cells: Cells, record: Record, keeper: Keeper) -> tuple[Cell, str]:
     """The VM, up, told the time and given randomness; and why it had to be started afresh, if it had.
 
-    disk: where it is not the VM's own overlay over an empty one. Raises VmmError, NetworkError, ChannelClosed,
-    GuestError, TimeoutError, OSError: it sleeps on, or is started afresh the next time.
+    Raises Problem, VmmError, NetworkError, ChannelClosed, GuestError, TimeoutError, OSError: it sleeps on, or is
+    started afresh the next time.
     """
+    disk = await keeper.disk()
     async with cells.turn:
         namespace = await cells.network(record)
         group = cells.group(record)
@@ -58,18 +63,20 @@ async def wake(cells: Cells, record: Record, disk: WorkDisk | None = None) -> tu
                 work_disk=disk,
                 group=group,
             )
-            channel = await _greet(vm, welcome.again(record.environment))
+            channel = await _greet(vm, namespace, keeper, welcome.again(record.environment), frozen=keeper.has)
             return Cell(record, vm, channel, namespace, group), ""
         except SnapshotUnusable as error:
             lost = str(error)
         except (ChannelClosed, GuestError, TimeoutError) as error:
             lost = f"{NO_ANSWER}: {error}"
     log.warning("VM %s has lost its memory: %s", record.handle, lost)
-    return await restart(cells, record, disk), lost
+    return await restart(cells, record, keeper), lost
 
 
-async def restart(cells: Cells, record: Record, disk: WorkDisk | None = None) -> Cell:
-    """Started afresh on its own disk. Raises as `wake`; the disk stays whatever happens."""
+async def restart(cells: Cells, record: Record, keeper: Keeper) -> Cell:
+    """Started afresh on its own disk, all of which is synced (`Keeper.salvage`). Raises as `wake`; the disk stays
+    whatever happens."""
+    disk = await keeper.disk()
     async with cells.turn:
         namespace = await cells.network(record)
         group = cells.group(record)
@@ -81,16 +88,21 @@ async def restart(cells: Cells, record: Record, disk: WorkDisk | None = None) ->
             work_disk=disk,
             group=group,
         )
-        channel = await _greet(vm, welcome.first(record.environment))
+        greeting = welcome.first(record.environment, jfs=keeper.jfs)
+        channel = await _greet(vm, namespace, keeper, greeting)
         return Cell(record, vm, channel, namespace, group)
 
 
-async def _greet(vm: Vm, wish: Configure) -> Channel:
-    """A VM that does not answer is ended; one that we are told to leave, left."""
+async def _greet(vm: Vm, namespace: Namespace, keeper: Keeper, wish: Configure, *, frozen: bool = False) -> Channel:
+    """A VM that does not answer is ended; one that we are told to leave, left. Its changes are followed before it may
+    write."""
     try:
         offer_to_the_oom_killer(vm.pid)
+        await keeper.begin(vm, namespace.host_address)
         channel = await Channel.connect(vm.channel_path, timeout=GREETING_S)
         try:
+            if frozen:
+                await _thaw(channel)
             await channel.configure(wish)
         except BaseException:
             await channel.aclose()
@@ -102,3 +114,11 @@ async def _greet(vm: Vm, wish: Configure) -> Channel:
     except BaseException:
         await vm.kill()
         raise
+
+
+async def _thaw(channel: Channel) -> None:
+    """Settled before it was saved; by now it may have thawed by itself."""
+    try:
+        await channel.thaw()
+    except GuestError as error:
+        log.debug("%s", error)

@@ -1,0 +1,238 @@
+r"""The synced workspace of one machine: the steps of its life that it takes part in. Without one, it does nothing.
+
+    attach --> [disk] --> begin (before the guest may write) --> sync ... --> settle --> (asleep | ended) --> release
+                                                                     \--> thaw: it goes on
+    its VM died --> salvage --> release
+
+Nothing that a guest has written is given up: a VM's end waits until the last sync is done, or what its disk holds is
+saved, however long the storage is away; a restart of the host program goes on with that. Only an attachment that
+another host has taken over ends without: what it would write is older than what there is (`fenced`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from mags.host.attachments import Workspace
+from mags.host.guest import ChannelClosed, GuestError, Jfs
+from mags.host.machines.cells import Cell
+from mags.host.machines.inbox import Stop
+from mags.host.machines.problems import as_problem
+from mags.host.vmm.driver import Vm, VmmError
+from mags.host.vmm.spec import WorkDisk
+from mags.protocol.errors import Problem
+from mags.protocol.messages import Synced
+from mags.protocol.states import VmState
+
+if TYPE_CHECKING:
+    from mags.host.machines.machine import Machine
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 3.0
+"""Between two tries of what must be done in the end."""
+SETTLE_S = 300.0
+"""For the last sync before a sleep."""
+TAKEN = "Another VM has taken over the workspace"
+LOCAL = "This VM has no synced workspace: its files are on its own disk only."
+
+
+class Keeper:
+    """Of one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._workspace: Workspace | None = None
+        self._attending: asyncio.Task[None] | None = None
+        self._taking_up = asyncio.Lock()
+        self.fenced = False
+        """Whether another host has the workspace now."""
+
+    @property
+    def has(self) -> bool:
+        """Whether there is a workspace, attached or to be attached."""
+        return self._machine.record.attachment is not None
+
+    @property
+    def jfs(self) -> Jfs | None:
+        """What the guest is to mount on /jfs."""
+        return self._workspace.jfs if self._workspace is not None else None
+
+    async def attach(self) -> Workspace:
+        """Take the workspace, or go on with it. Raises Problem."""
+        if self._workspace is None:
+            record, parts = self._machine.record, self._machine.parts
+            assert record.attachment is not None
+            if parts.attachments is None:
+                raise Problem("not_available", "This host has no storage for synced workspaces: use no_sync.")
+            self._workspace = await parts.attachments.attach(
+                record.attachment,
+                vm_id=self._machine.vm_id,
+                owner=record.owner,
+                name=record.name or "",
+                image=record.spec.image,
+                publish=parts.events.publish,
+            )
+        return self._workspace
+
+    async def disk(self) -> WorkDisk | None:
+        """The VM's disk where it is not an empty one of its own. Raises Problem."""
+        return (await self.attach()).work_disk if self.has else None
+
+    async def begin(self, vm: Vm, host_address: str) -> None:
+        """Serve /jfs and follow the disk's changes; before the guest may write."""
+        if self.has:
+            workspace = await self.attach()
+            await workspace.serve(host_address)
+            await workspace.begin(vm, lambda: self._machine.up.channel)
+
+    async def attend(self, cell: Cell) -> None:
+        """While the VM is up: sync now and then. A VM that was adopted gets its workspace here, as soon as there is
+        a storage."""
+        if not self.has:
+            return
+        self._attending = asyncio.current_task()
+        try:
+            await self._until_done("take its workspace up again", lambda: self._resume(cell))
+            await self._need().run()
+        except Problem as problem:
+            if problem.code != "conflict":
+                raise
+            self.fenced = True
+            log.error("VM %s is ended: %s", self._machine.vm_id, problem.message)
+            self._machine.tell(Stop(f"{TAKEN}: {problem.message}"))
+        finally:
+            self._attending = None
+
+    async def sync(self) -> Synced:
+        """Now. Raises Problem."""
+        machine = self._machine
+        if not self.has:
+            raise Problem("conflict", LOCAL)
+        if machine.state is VmState.SLEEPING:
+            # It was synced before it fell asleep, and nothing has changed since.
+            last = self._workspace.last if self._workspace is not None else None
+            return last or Synced(synced_at_ms=machine.record.slept_at_ms)
+        async with machine.use():
+            return await self._need().sync()
+
+    async def grow(self, disk_gb: int) -> None:
+        """Raises Problem."""
+        record = self._machine.record
+        if not self.has:
+            raise Problem("not_available", "Only the disk of a synced workspace can grow.")
+        async with self._machine.use():
+            await self._need().grow(disk_gb)
+            assert record.attachment is not None
+            record.attachment.disk_gb = max(record.attachment.disk_gb, disk_gb)
+            self._machine.write()
+
+    async def prepare(self) -> None:
+        """The VM is to fall asleep soon: sync what has gathered."""
+        if self.has and not self._need().discard:
+            await self._need().sync()
+
+    async def settle(self) -> None:
+        """Everything is synced, the guest writes no more, nothing more is synced. Raises Problem: call `go_on`."""
+        if self.has:
+            await self._stop_attending()
+            async with asyncio.timeout(SETTLE_S):
+                await self._need().settle()
+
+    async def go_on(self, cell: Cell) -> None:
+        """The VM does not end or sleep after all."""
+        if self.has:
+            await self.thaw()
+            if self._attending is None:
+                self._machine.attend(self.attend(cell), "workspace")
+
+    async def thaw(self) -> None:
+        """The guest may write again. A guest that does not hear it thaws by itself."""
+        if self._workspace is not None:
+            try:
+                await self._workspace.resume()
+            except (Problem, GuestError, ChannelClosed, TimeoutError) as error:
+                log.warning("VM %s can't be told to write again: %s", self._machine.vm_id, error)
+
+    async def finish(self, cell: Cell) -> None:
+        """The last sync of a VM that ends; returns when it is done, or there is nothing to be done."""
+        if self.has and not self.fenced:
+
+            async def settle() -> None:
+                if not cell.alive:
+                    await cell.vm.kill()
+                    await self._salvage()
+                else:
+                    await self._resume(cell)
+                    await self._need().settle()
+
+            await self._stop_attending()
+            await self._until_done_or_fenced("make its last sync", settle)
+
+    async def salvage(self) -> None:
+        """The VM has died: keep what its disk holds; returns when it is done, or there is nothing to be done."""
+        if self.has and not self.fenced:
+            await self._until_done_or_fenced("save what its disk holds", self._salvage)
+
+    async def release(self) -> None:
+        """The VM is gone for good."""
+        if self._workspace is not None:
+            try:
+                await self._workspace.release()
+            except Problem as problem:
+                log.warning("the workspace of VM %s stays leased until that runs out: %s", self._machine.vm_id, problem)
+
+    # --- steps ----------------------------------------------------------------------------------------------------
+
+    def _need(self) -> Workspace:
+        if self._workspace is None:
+            raise Problem("unavailable", "The VM's workspace is not attached again yet: try again in a moment.")
+        return self._workspace
+
+    async def _resume(self, cell: Cell) -> None:
+        """Harmless if it is done."""
+        async with self._taking_up:
+            if self._workspace is None:
+                workspace = await self.attach()
+                try:
+                    await self.begin(cell.vm, cell.namespace.host_address)
+                except BaseException:
+                    self._workspace = None
+                    raise
+                self._machine.dispatcher.jfs = workspace.jfs
+
+    async def _stop_attending(self) -> None:
+        if self._attending is not None:
+            self._attending.cancel()
+            await asyncio.gather(self._attending, return_exceptions=True)
+
+    async def _salvage(self) -> None:
+        parts, record = self._machine.parts, self._machine.record
+        directory = parts.cells.directory(record)
+        if directory.exists():
+            await (await self.attach()).salvage(parts.cells.vmm, directory)
+
+    async def _until_done_or_fenced(self, words: str, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await self._until_done(words, step)
+        except Problem as problem:
+            self.fenced = True
+            log.error("VM %s ends without its last changes: %s", self._machine.vm_id, problem.message)
+
+    async def _until_done(self, words: str, step: Callable[[], Awaitable[None]]) -> None:
+        """Again and again; Problem only when another host has the workspace, or this one keeps none any more."""
+        said = ""
+        while True:
+            try:
+                return await step()
+            except (Problem, VmmError, GuestError, ChannelClosed, TimeoutError, OSError) as error:
+                problem = as_problem(error)
+                if problem.code in ("conflict", "not_available"):
+                    raise problem from error
+                if problem.message != said:
+                    said = problem.message
+                    log.warning("VM %s can't %s yet: %s", self._machine.vm_id, words, said)
+            await asyncio.sleep(AGAIN_S)
