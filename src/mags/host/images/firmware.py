@@ -16,6 +16,8 @@ from mags.host.images.errors import ImageError
 from mags.kit.files import write_atomic
 from mags.kit.process import run
 
+KEPT = 4
+"""Initramfs files that are kept, one for each agent: another program may boot with an older one."""
 FORMAT = "1"
 """Raised when the content of the kernel's directory changes."""
 
@@ -100,4 +102,7 @@ def initramfs(cache: Path, kernel_directory: Path, agent: Path) -> Path:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(target, data, mode=0o644)
+        made = sorted(target.parent.glob("*.cpio"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in made[KEPT:]:
+            old.unlink(missing_ok=True)
     return target

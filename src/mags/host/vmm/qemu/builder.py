@@ -123,10 +123,12 @@ class Builder:
             async with self._booted(spec, files, scratch, verdict.accelerator) as (process, qmp):
                 await process.unless_dead(self._rehearse(self._rehearsal, scratch, qmp, BOOT_TIMEOUT))
                 await process.unless_dead(_save(qmp, scratch / "state"))
-                copy = scratch / "ram.bare"
-                await run(["cp", "--sparse=always", "--reflink=auto", scratch / "ram", copy], timeout=120)
-                name = kind(spec, rooted=False)
-                await self.templates.publish(bare, name, size, ram=copy, state=scratch / "state")
+                if self.templates.find(bare) is None:
+                    copy = scratch / "ram.bare"
+                    await run(["cp", "--sparse=always", "--reflink=auto", scratch / "ram", copy], timeout=120)
+                    name = kind(spec, rooted=False)
+                    await self.templates.publish(bare, name, size, ram=copy, state=scratch / "state")
+                (scratch / "state").unlink(missing_ok=True)
                 await process.unless_dead(qmp.execute("cont"))
                 await process.unless_dead(self._rehearse(self._settling, scratch, qmp, BOOT_TIMEOUT))
                 await process.unless_dead(_save(qmp, scratch / "state"))
