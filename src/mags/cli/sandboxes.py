@@ -20,7 +20,7 @@ UP_TIMEOUT = 300.0
 def make(session: Session, name: str, *, synced: bool = False, **options: Any) -> Job:
     """A sandbox of that name, up."""
     accepted = session.sender.send(jobs.new(name, synced=synced, **options))
-    for warning in accepted.get("warnings", []):
+    for warning in accepted.get("warnings") or []:
         session.console.note(f"warning: {warning}")
     return wait_up(session, accepted["request_id"])
 

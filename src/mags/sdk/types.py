@@ -5,7 +5,7 @@ A field that is not known yet is None. Times are ISO 8601 in UTC; `_ms` are mill
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Status = Literal["pending", "running", "sleeping", "completed", "error"]
 
@@ -14,12 +14,12 @@ class Accepted(TypedDict):
     request_id: str
     status: str
     message: NotRequired[str]
-    warnings: NotRequired[list[str]]
+    warnings: NotRequired[list[str] | None]
 
 
 class Job(TypedDict):
     request_id: str
-    name: str | None
+    name: str
     status: Status
     workspace_id: str | None
     vm_id: str | None
@@ -118,16 +118,50 @@ class Entry(TypedDict):
     target: NotRequired[str | None]
 
 
+class Day(TypedDict):
+    date: str
+    jobs: int
+    completed_jobs: int
+    failed_jobs: int
+    vm_seconds: int
+
+
 class Usage(TypedDict):
     window_days: int
     total_jobs: int
     completed_jobs: int
     failed_jobs: int
     running_jobs: int
-    vm_seconds: float
-    cpu_seconds: float
+    vm_seconds: int
+    cpu_seconds: int
     storage_bytes: int
-    by_day: list[dict[str, Any]]
+    by_day: list[Day]
+
+
+class Host(TypedDict):
+    host_id: str
+    status: str
+    accelerator: str
+    cpus: int
+    memory_mb: int
+    free_memory_mb: int
+    load: float
+    accepting: bool
+    reason: str
+    idle_vms: int
+    busy_vms: int
+    sleeping_vms: int
+    parked_vms: int
+
+
+class Me(TypedDict):
+    user_id: str
+    name: str
+    scopes: list[str]
+    max_vms: int
+    max_vcpus: int
+    max_memory_mb: int
+    vms: int
 
 
 class PoolStatus(TypedDict):
@@ -138,7 +172,7 @@ class PoolStatus(TypedDict):
     total_vms: int
     min_pool_size: int
     max_pool_size: int
-    hosts: list[dict[str, Any]]
+    hosts: list[Host]
 
 
 class File(TypedDict):
@@ -156,11 +190,12 @@ class Files(TypedDict):
 class Workspace(TypedDict):
     workspace_id: str
     created_at: str
-    last_used_at: str | None
+    last_used_at: str
     last_synced_at: str | None
-    size_bytes: int | None
+    size_bytes: int
     disk_gb: int
     base_workspace_id: str | None
+    synced: bool
     job: str | None
 
 
@@ -191,10 +226,12 @@ class CronJob(TypedDict):
     persistent: bool
     enabled: bool
     timezone: str
+    created_at: str
     next_run_at: str | None
     last_run_at: str | None
     last_request_id: str | None
     last_status: str | None
+    last_error: str | None
     run_count: int
 
 

@@ -24,7 +24,7 @@ WORKSPACE = {
 POOL = {
     "idle_vms": 4, "busy_vms": 1, "sleeping_vms": 2, "parked_vms": 0, "total_vms": 7, "min_pool_size": 4,
     "max_pool_size": 1000,
-    "hosts": [{"host_id": "host-1", "state": "live", "idle_vms": 4, "busy_vms": 1, "parked_vms": 0, "sleeping_vms": 2,
+    "hosts": [{"host_id": "host-1", "status": "live", "idle_vms": 4, "busy_vms": 1, "parked_vms": 0, "sleeping_vms": 2,
                "accelerator": "tcg", "free_memory_mb": 20000, "reason": ""}],
 }  # fmt: skip
 LOGS = {

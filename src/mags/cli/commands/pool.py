@@ -28,15 +28,15 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     heads = ("HOST", "STATE", "READY", "BUSY", "PARKED", "ASLEEP", "VMS BY", "FREE MEMORY", "NOTE")
     rows = [
         (
-            host.get("host_id"),
-            host.get("state") or host.get("status"),
-            host.get("idle_vms"),
-            host.get("busy_vms"),
-            host.get("parked_vms"),
-            host.get("sleeping_vms"),
-            host.get("accelerator"),
-            f"{host['free_memory_mb']} MB" if "free_memory_mb" in host else None,
-            host.get("reason") or "",
+            host["host_id"],
+            host["status"],
+            host["idle_vms"],
+            host["busy_vms"],
+            host["parked_vms"],
+            host["sleeping_vms"],
+            host["accelerator"],
+            f"{host['free_memory_mb']} MB",
+            host["reason"],
         )
         for host in pool["hosts"]
     ]

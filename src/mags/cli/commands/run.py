@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     interrupts_as_exceptions()
     accepted = session.sender.send(_submission(arguments, session))
     request_id = accepted["request_id"]
-    for warning in accepted.get("warnings", []):
+    for warning in accepted.get("warnings") or []:
         session.console.note(f"warning: {warning}")
     if arguments.detach:
         session.console.json(accepted) if arguments.json else session.console.out(request_id)

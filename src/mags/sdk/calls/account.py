@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mags.sdk import types
 
 
-def me() -> Call[dict[str, Any]]:
+def me() -> Call[types.Me]:
     """Who we are."""
     return Call("GET", "/me")
 
