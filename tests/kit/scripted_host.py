@@ -18,6 +18,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from mags.kit import tasks
 from mags.protocol import messages, subjects
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
@@ -127,9 +128,7 @@ class ScriptedHost(SessionsHost):
         for subscription in self._subscriptions:
             await subscription.unsubscribe()
         self._subscriptions.clear()
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await tasks.end(self._loops)
         self._loops.clear()
 
     async def aclose(self) -> None:
@@ -137,9 +136,7 @@ class ScriptedHost(SessionsHost):
         for vm in self.machines.values():
             for process in vm.processes.values():
                 _kill(process, signal.SIGKILL)
-        for task in self._jobs:
-            task.cancel()
-        await asyncio.gather(*self._jobs, return_exceptions=True)
+        await tasks.end(self._jobs)
         await super().aclose()
         for vm in self.machines.values():
             for process in vm.processes.values():
@@ -147,7 +144,6 @@ class ScriptedHost(SessionsHost):
 
     async def announce(self) -> None:
         await self.nats.publish(subjects.presence(self.host_id), messages.encode(self.presence))
-        await self.nats.flush()
 
     async def _be_present(self) -> None:
         while True:

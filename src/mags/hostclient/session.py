@@ -24,6 +24,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from mags.hostclient.client import HostClient
+from mags.kit import tasks
 from mags.protocol import messages, subjects
 from mags.protocol.errors import STATUS, Problem
 from mags.protocol.messages import (
@@ -189,8 +190,7 @@ class Session:
         self._stirred.set()
         self._granted.set()
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await tasks.end((self._keeper,))
         if not was_over:
             with contextlib.suppress(Exception):
                 await self._send(Hangup())

@@ -17,6 +17,7 @@ from mags.control.lifecycles import events, runner
 from mags.control.lifecycles.world import World
 from mags.control.urls.answers import EdgeAnswers
 from mags.hostclient import HostClient, Hosts
+from mags.kit import tasks
 from mags.kit.nats import connect
 
 log = logging.getLogger("mags.control")
@@ -54,7 +55,7 @@ async def _running(world: World) -> AsyncIterator[None]:
     answers = EdgeAnswers(world)
     async with asyncio.TaskGroup() as group:
         world.own(group)
-        duties = [group.create_task(runner.run(world)), group.create_task(events.consume(world))]
+        duties = [group.create_task(duty) for duty in (*runner.duties(world), events.consume(world))]
         try:
             await world.hosts.start()
             await answers.start()
@@ -62,9 +63,8 @@ async def _running(world: World) -> AsyncIterator[None]:
         finally:
             await answers.stop()
             await world.hosts.stop()
-            for duty in duties:
-                duty.cancel()
-            world.cancel()
+            await tasks.end(duties)
+            await world.end()
 
 
 async def run(settings: Settings) -> None:

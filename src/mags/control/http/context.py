@@ -17,7 +17,7 @@ def the_world(connection: HTTPConnection) -> World:
     return world
 
 
-def _world(request: Request) -> World:
+async def _world(request: Request) -> World:
     return the_world(request)
 
 

@@ -9,6 +9,8 @@ from contextlib import aclosing
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from mags.kit import tasks
+
 
 class Stream(Response):
     """Chunks of bytes as they come. Problems must be raised before the first chunk (the status is sent then)."""
@@ -35,9 +37,7 @@ class Stream(Response):
             try:
                 await asyncio.wait({pump, gone}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (pump, gone):
-                    task.cancel()
-                await asyncio.gather(pump, gone, return_exceptions=True)
+                await tasks.end((pump, gone))
             if not pump.cancelled() and (error := pump.exception()) is not None and not isinstance(error, OSError):
                 raise error
 

@@ -17,6 +17,7 @@ from mags.control.http.refusals import from_validation
 from mags.control.jobs.schemas import ShellStart
 from mags.control.lifecycles.reaching import reach
 from mags.hostclient import Session
+from mags.kit import tasks
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Open, Pty
@@ -103,12 +104,10 @@ async def _both_ways(websocket: WebSocket, session: Session) -> None:
     try:
         await asyncio.wait({incoming, outgoing}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (incoming, outgoing):
-            task.cancel()
-        results = await asyncio.gather(incoming, outgoing, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+        await tasks.end((incoming, outgoing))
+    for task in (incoming, outgoing):
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
 
 async def _outgoing(websocket: WebSocket, session: Session) -> None:

@@ -27,8 +27,8 @@ BATCH = 128
 Duty = Callable[[World], Coroutine[Any, Any, None]]
 
 
-async def run(world: World) -> None:
-    """Look once per poll interval, and when kicked, until cancelled."""
+def duties(world: World) -> list[Coroutine[Any, Any, None]]:
+    """What is looked after until cancelled, each once per its interval, some also when kicked."""
 
     def on_presence(view: HostView, anew: bool) -> None:
         if anew:
@@ -36,11 +36,12 @@ async def run(world: World) -> None:
             world.kick.set()
 
     world.hosts.listen(on_presence)
-    async with asyncio.TaskGroup() as group:
+    return [
         # Leases are renewed beside all else: no slow duty may let them run out.
-        group.create_task(_every(world, LEASE_MS / 4000, renew_leases))
-        group.create_task(_every(world, world.settings.poll_interval_s, housekeeping))
-        group.create_task(_every(world, world.settings.poll_interval_s, due_jobs, lost_hosts, cron_ticks, kick=True))
+        _every(world, LEASE_MS / 4000, renew_leases),
+        _every(world, world.settings.poll_interval_s, housekeeping),
+        _every(world, world.settings.poll_interval_s, due_jobs, lost_hosts, cron_ticks, kick=True),
+    ]
 
 
 async def _every(world: World, seconds: float, *duties: Duty, kick: bool = False) -> None:

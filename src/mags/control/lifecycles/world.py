@@ -17,6 +17,7 @@ from mags.control.config import Settings
 from mags.control.db import Database
 from mags.control.lifecycles.notices import Notices
 from mags.hostclient import HostClient, Hosts
+from mags.kit import tasks
 from mags.protocol import edge, messages, subjects
 from mags.protocol.messages import OutputEnd
 
@@ -63,18 +64,21 @@ class World:
         self._group = group
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> None:
-        """Run something beside the request; it ends with the process, and its errors are logged."""
+        """Run something beside the request; it ends with the process, and its errors are logged.
+
+        Not when the process is ending: what the records say is taken up by the next one.
+        """
         if self._group is None:
             work.close()
-            raise RuntimeError("the world has no task group yet")
+            return
         task = self._group.create_task(self._guard(work, name), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def cancel(self) -> None:
+    async def end(self) -> None:
         """End everything that was spawned; the records say where it goes on."""
-        for task in self._tasks:
-            task.cancel()
+        self._group = None
+        await tasks.end(self._tasks)
 
     async def _guard(self, work: Coroutine[Any, Any, Any], name: str) -> None:
         try:
