@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.models import Job, Vm
-from mags.protocol.states import JobStatus
+from mags.protocol.states import JobStatus, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,11 @@ async def footprint(session: AsyncSession, owner: str) -> Footprint:
 
 
 async def reserved(session: AsyncSession) -> dict[str, int]:
-    """MB of memory by host that active VMs may use. Of all owners: placement looks at hosts, not at people."""
+    """MB of memory by host that active VMs may use; a sleeping one uses none. Of all owners: placement looks at hosts,
+    not at people."""
     rows = await session.execute(
         select(Vm.host_id, func.sum(Vm.memory_mb))
-        .where(Vm.active.is_(True), Vm.host_id.is_not(None))
+        .where(Vm.active.is_(True), Vm.host_id.is_not(None), Vm.state != VmState.SLEEPING)
         .group_by(Vm.host_id)
     )
     return {str(row[0]): int(row[1]) for row in rows}
