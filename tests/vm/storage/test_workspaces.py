@@ -112,11 +112,12 @@ async def test_disk_grows_and_keeps_its_files(bench: Bench) -> None:
 async def test_full_disk_is_the_guests_affair_and_syncs(bench: Bench) -> None:
     workspace = new_id()
     box = await bench.start(bench.attachment(workspace))
-    _, output = await box.attempt(
-        "echo kept > /root/f; dd if=/dev/zero of=/root/fill bs=1M 2>&1 | tail -1; df / | tail -1"
-    )
-    assert "100%" in output
-    await box.run("rm /root/fill")
+    left = int(await box.run("echo kept > /root/f; df -k / | tail -1 | awk '{print $4}'"))
+    await box.run(f"fallocate -l {left - 4096}k /root/fill")
+    ended, output = await box.attempt("dd if=/dev/urandom of=/root/more bs=1M count=10")
+    assert ended.code == 1 and "No space left on device" in output
+    await box.syncer.sync()
+    await box.run("rm /root/fill /root/more")
     await box.syncer.sync()
     await bench.end(box)
     again = await bench.start(bench.attachment(workspace))
