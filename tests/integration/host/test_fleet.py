@@ -196,7 +196,7 @@ async def test_a_job_that_joins_a_vm_to_be_parked_makes_it_stay(tmp_path: Path) 
 
 async def test_the_pool_is_filled_taken_from_and_filled_again(tmp_path: Path) -> None:
     vmm = ScriptedVmm()
-    async with world(tmp_path, vmm, pool_target=2, pool_memory_mb=256, pool_quiet_s=0) as caller:
+    async with world(tmp_path, vmm, pool_target=2, pool_memory_mb=256, pool_quiet_s=0, pool_max_load=1000) as caller:
         await caller.pool_has(2)
         # One dies while it waits: it is not handed out.
         vmm.made[0].died.set_result("killed")

@@ -135,7 +135,7 @@ async def test_an_orderly_end_leaves_vms_and_ends_the_pool(caller: Caller, host:
     assert host.kill(signal.SIGTERM) == 0
     handle = (host.record(vm_id) or {})["handle"]
     assert host.vms() == [handle]
-    host.start(pool_target=1, pool_memory_mb=256)
+    host.start(pool_target=1, pool_memory_mb=256, pool_max_load=1000)
     await caller.ready()
     await go(caller, vm_id)
     assert (await caller.ended(job_id)).stdout == b"done\n"

@@ -26,7 +26,7 @@ async def test_a_fork_bomb_does_not_take_the_vm_from_its_owner(caller: Caller) -
 
 
 async def test_a_script_that_fills_memory_is_killed_and_the_vm_lives(caller: Caller) -> None:
-    vm_id, job_id = await caller.start("tail /dev/zero", keep="stay", spec=SMALL)
+    vm_id, job_id = await caller.start("dd if=/dev/zero of=/dev/null bs=400M", keep="stay", spec=SMALL)
     assert (await caller.ended(job_id)).exit_code == 137
     assert (await caller.exec(vm_id, "echo alive")).stdout == b"alive\n"
 
@@ -40,8 +40,8 @@ async def test_a_script_that_fills_its_disk_is_told_so(caller: Caller) -> None:
 
 
 async def test_output_of_every_kind_arrives_as_it_was(caller: Caller) -> None:
-    vm_id, job_id = await caller.start("head -c 30000000 /dev/zero", keep="stay", spec=SMALL)
-    assert (await caller.ended(job_id)).stdout == bytes(30_000_000)  # and not one newline
+    vm_id, job_id = await caller.start("head -c 10000000 /dev/zero", keep="stay", spec=SMALL)
+    assert (await caller.ended(job_id)).stdout == bytes(10_000_000)  # and not one newline
 
     ended = await caller.run(vm_id, r"printf '\377\376\000caf\303'; printf '\351' >&2")
     assert (ended.stdout, ended.stderr) == (b"\xff\xfe\0caf\xc3", b"\xe9")
