@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="How long a request waits for the program in the VM to listen on its port."
     )
     activity_interval_s: float = Field(
-        default=5.0, gt=0, description="How often hosts are told of the connections that are open into their VMs."
+        default=1.0, gt=0, description="How often hosts are told of the connections that are open into their VMs."
     )
     max_header_kb: int = Field(default=64, ge=4, le=1024, description="KiB of request headers; more is refused (431).")
     header_timeout_s: float = Field(default=10.0, gt=0, description="Time a client has to send its request headers.")

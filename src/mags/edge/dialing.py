@@ -27,8 +27,6 @@ WAKE_TIMEOUT = 60.0
 """Seconds in which a host answers a dial, waking included."""
 CONNECT_TIMEOUT = 3.0
 """Seconds for one TCP handshake with a guest (28-54 ms in software emulation; a busy machine takes longer)."""
-REMEMBERED = 5.0
-"""Seconds for which an address is used without asking the host again, unless it is said to have changed."""
 FIRST_PAUSE, LAST_PAUSE = 0.05, 0.5
 """Seconds between two tries while nothing listens."""
 VERDICT = 0.2
@@ -46,7 +44,6 @@ class Dialer:
 
     def __init__(self, hosts: HostClient, machine_id: str) -> None:
         self._hosts, self._machine_id = hosts, machine_id
-        self._known: dict[tuple[str, int], tuple[messages.Dialed, float]] = {}
         self._asking: dict[tuple[str, int], asyncio.Task[messages.Dialed]] = {}
         self._tasks = Tasks()
         self._listeners: list[Callable[[str, float], None]] = []
@@ -74,8 +71,7 @@ class Dialer:
                     await self._connect_far(host_id, vm_id, port, protocol)
                 return
             except (OSError, TimeoutError, NotListening) as error:
-                # Refused, or nobody there: the VM may have fallen asleep, or moved. Ask its host again.
-                self._known.pop((vm_id, port), None)
+                # Refused, or nobody there; it may also have fallen asleep again, or moved.
                 if loop.time() + pause > deadline:
                     raise NotListening(f"nothing listens on port {port}") from error
             await asyncio.sleep(pause)
@@ -95,39 +91,25 @@ class Dialer:
         except (msgspec.DecodeError, msgspec.ValidationError):
             return
         if isinstance(event, messages.VmChanged) and event.state in DOWN:
-            self.forget(event.vm_id)
             for listener in self._listeners:
                 listener(event.vm_id, event.at_ms)
-
-    def forget(self, vm_id: str) -> None:
-        """Its address may be void: it fell asleep, or ended."""
-        for key in [key for key in self._known if key[0] == vm_id]:
-            del self._known[key]
 
     async def aclose(self) -> None:
         await self._tasks.aclose()
 
     async def _dial(self, host_id: str, vm_id: str, port: int) -> messages.Dialed:
-        now = asyncio.get_running_loop().time()
+        """Ask the host, each time: it lets nobody in while a VM falls asleep, and an address of before would."""
+        # Fifty clients that wake one VM are one question.
         key = (vm_id, port)
-        known = self._known.get(key)
-        if known is not None and known[1] > now:
-            return known[0]
-        # Fifty clients that wake one VM are one question to its host.
         asking = self._asking.get(key)
         if asking is None:
-            asking = self._tasks.start(self._ask(host_id, vm_id, port))
+            wish = messages.Dial(vm_id=vm_id, port=port)
+            asking = self._tasks.start(
+                self._hosts.request(host_id, "dial", wish, messages.Dialed, timeout=WAKE_TIMEOUT)
+            )
             self._asking[key] = asking
             asking.add_done_callback(lambda _: self._asking.pop(key, None))
         return await asyncio.shield(asking)
-
-    async def _ask(self, host_id: str, vm_id: str, port: int) -> messages.Dialed:
-        wish = messages.Dial(vm_id=vm_id, port=port)
-        dialed = await self._hosts.request(host_id, "dial", wish, messages.Dialed, timeout=WAKE_TIMEOUT)
-        if len(self._known) > 10_000:
-            self._known.clear()
-        self._known[vm_id, port] = (dialed, asyncio.get_running_loop().time() + REMEMBERED)
-        return dialed
 
     async def _connect_far(self, host_id: str, vm_id: str, port: int, protocol: Callable[[], asyncio.Protocol]) -> None:
         """Give `protocol` one end of a socket pair; what it writes goes through a session, and comes so."""

@@ -12,7 +12,7 @@ Requests are answered with `messages.Answer`, as those to hosts are: use `messag
 | mags.edge.describe             | control -> edge  | Empty     | EdgeInfo     | the SSH host key                     |
 | mags.edge.listen               | control -> edge  | Listen    | Done         | open a VM's own SSH port             |
 | mags.edge.changed              | control -> edge  | Changed   | no answer    | forget what you know of these        |
-| mags.host.HOST.activity.VM     | edge -> host     | Activity  | no answer    | every 5 s while a connection is open |
+| mags.host.HOST.activity.VM     | edge -> host     | Activity  | no answer    | every 1 s while a connection is open |
 
 Control's subjects are served by a queue group: one of several controls answers. `mags.edge.listen` goes to every edge;
 the first answer counts.

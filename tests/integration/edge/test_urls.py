@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.integration.edge.world import World
-from tests.kit.web import App, answers
+from tests.kit.web import App, answers, read_request
 
 
 async def test_a_request_reaches_the_port_of_the_vm(world: World) -> None:
@@ -42,15 +42,18 @@ async def test_what_a_client_says_of_its_address_is_not_believed(world: World) -
         assert seen.headers["x-forwarded-host"].startswith("shop.")
 
 
-async def test_a_used_name_asks_nobody(world: World) -> None:
+async def test_a_kept_connection_asks_nobody(world: World) -> None:
     await world.start()
     vm = world.host.vm("v1", {8080: await world.serve(App())})
     world.control.publish("shop", "v1", ttl_s=600)
     async with world.client() as client:
+        for _ in range(3):  # by the gate, then by the socket
+            await client.get("/", headers=world.host_header("shop"))
+        before = vm.dials
         for _ in range(20):
             assert (await client.get("/", headers=world.host_header("shop"))).status_code == 200
 
-    assert (world.control.resolutions, vm.dials) == (1, 1)
+    assert (world.control.resolutions, vm.dials) == (1, before)
 
 
 async def test_a_sleeping_vm_is_woken_once_by_many(world: World) -> None:
@@ -108,6 +111,28 @@ async def test_a_program_that_starts_late_is_waited_for(world: World) -> None:
     vm.ports[8080] = await world.serve(App())
 
     assert (await asking).status_code == 200
+
+
+async def test_a_get_whose_connection_breaks_is_sent_once_more_and_nothing_else_is(world: World) -> None:
+    """As when a VM is put to sleep at that moment."""
+    requests: list[str] = []
+
+    async def breaks_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen = await read_request(reader)
+        assert seen is not None
+        requests.append(seen.method)
+        if len(requests) > 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+
+    await world.start()
+    world.host.vm("v1", {8080: await world.serve(breaks_first)})
+    world.control.publish("shop", "v1")
+
+    assert (await world.get("shop")).text == "ok"
+    assert requests == ["GET", "GET"]
+    requests.clear()
+    assert (await world.get("shop", method="POST", content=b"once")).status_code == 502
+    assert requests == ["POST"]
 
 
 async def test_a_vm_that_is_being_placed_is_waited_for(world: World) -> None:
@@ -202,12 +227,12 @@ async def test_what_is_not_there_is_said_with_the_right_status(world: World) -> 
     assert quiet.headers["retry-after"]
 
 
-async def test_a_large_upload_to_a_silent_vm_still_gets_the_page(world: World) -> None:
+async def test_an_upload_to_a_silent_vm_still_gets_the_page(world: World) -> None:
     await world.start(listen_timeout_s=0.3)
     world.host.vm("v1", {})
     world.control.publish("quiet", "v1")
 
-    seen = await world.get("quiet", method="POST", content=bytes(5_000_000))
+    seen = await world.get("quiet", method="POST", content=bytes(200_000))
 
     assert seen.status_code == 502
     assert "port 8080" in seen.text
