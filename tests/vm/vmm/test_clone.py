@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -40,6 +41,16 @@ async def test_a_clone_may_have_any_disk(vmm: QemuVmm, images: ImageStore, templ
         await vm.destroy()
     assert ended.code == 0
     assert 2.5 * 2**30 < stats.disk_total <= 3 * 2**30
+
+
+async def test_a_disk_of_another_size_needs_no_template_of_its_own(
+    vmm: QemuVmm, template: VmSpec, tmp_path: Path
+) -> None:
+    spec = dataclasses.replace(template, disk_gb=7)
+    async with vms.cloned(vmm, tmp_path, spec=spec) as vm, vms.running(vm) as world:
+        assert not world.channel.hello.root_mounted
+        stats = await world.channel.stats()
+    assert 6 * 2**30 < stats.disk_total <= 7 * 2**30
 
 
 async def test_a_clone_of_a_mounted_root_keeps_its_files_when_the_template_is_replaced(

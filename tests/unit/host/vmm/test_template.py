@@ -70,8 +70,10 @@ async def test_only_the_newest_of_a_kind_is_kept(store: TemplateStore) -> None:
     older = await publish(store, "a" * 24)
     larger = await publish(store, "b" * 24, kind(dataclasses.replace(SPEC, memory_mb=512), rooted=False))
     rooted = await publish(store, "c" * 24, kind(SPEC, rooted=True))
+    foreign = await publish(store, "d" * 24, "foreign")
+    (foreign / "meta.json").write_text('{"made": "by another version"}')
     newer = await publish(store)
-    assert not older.exists()
+    assert not older.exists() and not foreign.exists()
     assert larger.exists() and rooted.exists() and newer.exists()
 
 

@@ -72,11 +72,16 @@ class Builder:
         self.verdict: Verdict | None = accelerators.known(setting, state, hypervisor)
         """None until a guest has been tried."""
 
-    def find(self, spec: VmSpec, *, rooted: bool) -> Template | None:
-        """The template, if it is there; ImageMissing if not even the image is."""
+    def find(self, spec: VmSpec) -> Template | None:
+        """A template that the spec can be cloned from at once: rooted with its size of disk, else bare.
+
+        ImageMissing if not even the image is there.
+        """
         if self.verdict is None:
             return None
-        return self.templates.find(self._key(spec, self.verdict, self.images.key(spec.image), rooted=rooted))
+        boot_key = self.images.key(spec.image)
+        keys = [self._key(spec, self.verdict, boot_key, rooted=rooted) for rooted in (True, False)]
+        return self.templates.find(keys[0]) or self.templates.find(keys[1])
 
     async def template(self, spec: VmSpec, files: BootFiles, *, rooted: bool) -> Template:
         """The template, made now if there is none. VmmError when it cannot be."""

@@ -151,10 +151,12 @@ class TemplateStore:
             if path.parent == current:
                 continue
             try:
-                meta = msgspec.json.decode(path.read_bytes(), type=Meta)
-            except (OSError, msgspec.DecodeError):
+                meta: Meta | None = msgspec.json.decode(path.read_bytes(), type=Meta)
+            except OSError:
                 continue
-            if meta.kind == name:
+            except msgspec.DecodeError:
+                meta = None  # of another version of Mags
+            if meta is None or meta.kind == name:
                 shutil.rmtree(path.parent, ignore_errors=True)
             else:
                 others.append(path.parent)

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from mags.host.images import ImageMissing, ImageStore
+from mags.host.images import BootFiles, ImageMissing, ImageStore
 from mags.host.vmm.driver import ProcessGroup, SnapshotUnusable, TapSource, VmmError
 from mags.host.vmm.qemu import overlay, snapshot, start
 from mags.host.vmm.qemu import process as processes
@@ -76,7 +76,7 @@ class QemuVmm:
 
     def ready(self, spec: VmSpec) -> bool:
         try:
-            return self._builder.find(spec, rooted=True) is not None
+            return self._builder.find(spec) is not None
         except ImageMissing:
             return False
 
@@ -94,8 +94,8 @@ class QemuVmm:
         group: ProcessGroup | None = None,
     ) -> QemuVm:
         files = await self.images.boot_files(spec.image)
-        template = await self._builder.template(spec, files, rooted=work_disk is None)
-        disk = work_disk or WorkDisk(template.disk, template.disk_bytes)
+        template = await self._template(spec, files, own_disk=work_disk is not None)
+        disk = work_disk or WorkDisk(await self._base(template, spec), spec.disk_gb * GIB)
         # Its disk may lie there already: the only thing that would be lost with the directory.
         afresh = disk.overlay is not None and disk.overlay.parent == directory
         try:
@@ -106,7 +106,7 @@ class QemuVmm:
             if afresh:
                 snapshot.discard(directory)
             if work_disk is None:
-                disk = replace(disk, base=await _link(template.disk, directory / BASE, copy=True))
+                disk = replace(disk, base=await _link(disk.base, directory / BASE, copy=True))
             image = await _link(files.rootfs, directory / IMAGE, copy=False)
             drive = _drive(directory, disk, uid, durable=work_disk is not None)
             machine = self._machine(spec, directory, image, template.ram, drive)
@@ -233,6 +233,15 @@ class QemuVmm:
             await qmp.aclose()
             raise
         return QemuVm(spec, directory, process, qmp, origin=(self.version, self.accelerator))
+
+    async def _template(self, spec: VmSpec, files: BootFiles, *, own_disk: bool) -> Template:
+        """What to clone from. A disk of another size than usual is no reason to keep anybody waiting for a build."""
+        if not own_disk and (ready := self._builder.find(spec)) is not None:
+            return ready
+        return await self._builder.template(spec, files, rooted=not own_disk)
+
+    async def _base(self, template: Template, spec: VmSpec) -> Path:
+        return template.disk if template.rooted else await self.images.blank(spec.disk_gb)
 
     def _machine(self, spec: VmSpec, directory: Path, image: Path, memory: Path, disk: Disk) -> Machine:
         """One that waits for a state."""
