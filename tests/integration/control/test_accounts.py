@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from mags.control.http import callers
 from mags.control.models import Token
 from tests.integration.control.conftest import TOKEN, Installation, client
 
@@ -55,7 +56,8 @@ async def test_a_revoked_token_is_void_at_once(mags: Installation) -> None:
     assert (await mags.stranger.delete(f"/tokens/{made['id']}")).status_code == 404
 
 
-async def test_a_token_ends_by_itself(mags: Installation) -> None:
+async def test_a_token_ends_by_itself(mags: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callers, "REMEMBERED", 0.3)
     assert (await mags.api.post("/tokens", json={"expires_at": "2001-01-01T00:00:00Z"})).status_code == 422
     assert (await mags.api.post("/tokens", json={"expires_at": "soon"})).status_code == 422
     made = await token(mags, name="ending", expires_at="2999-01-01T00:00:00Z")
@@ -65,7 +67,7 @@ async def test_a_token_ends_by_itself(mags: Installation) -> None:
             row = await session.get(Token, made["id"])
             assert row is not None
             row.expires_ms = 1
-        async with asyncio.timeout(60):  # it is remembered for a few seconds
+        async with asyncio.timeout(60):  # it is remembered for a moment
             while (await api.get("/me")).status_code != 401:
                 await asyncio.sleep(0.2)
 
