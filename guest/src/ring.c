@@ -4,13 +4,25 @@
 
 void ring_init(struct ring *ring, size_t capacity) { *ring = (struct ring){.capacity = capacity}; }
 
+// Rings of the usual size are used again: their first pages are there already, and most output needs no more.
+enum { USUAL = 256 * 1024, SPARES = 4 };
+static uint8_t *spares[SPARES];
+static size_t spare_count;
+
 void ring_free(struct ring *ring) {
-    free(ring->data);
+    if (ring->data && ring->capacity == USUAL && spare_count < SPARES)
+        spares[spare_count++] = ring->data;
+    else
+        free(ring->data);
     ring->data = NULL;
 }
 
+static uint8_t *ring_memory(size_t capacity) {
+    return capacity == USUAL && spare_count ? spares[--spare_count] : malloc(capacity);
+}
+
 uint8_t *ring_room(struct ring *ring, size_t *room) {
-    if (!ring->data && !(ring->data = malloc(ring->capacity)))
+    if (!ring->data && !(ring->data = ring_memory(ring->capacity)))
         return NULL;
     if (ring->acknowledged == ring->written)
         ring->origin = ring->written;
