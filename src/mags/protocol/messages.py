@@ -141,6 +141,8 @@ class Stop(Value):
 
 class VmRequest(Value):
     vm_id: str
+    force: bool = False
+    """Of `sleep`: also a VM that is in use, or that never sleeps. Its host goes down, and it is to wake after that."""
 
 
 class Exec(Value):

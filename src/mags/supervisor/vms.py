@@ -56,7 +56,7 @@ async def _put_away(client: Client, host_id: str, vm: m.VmReport, gate: asyncio.
         try:
             if vm.keep != "job":
                 try:
-                    await ask(client, host_id, "sleep", m.VmRequest(vm_id=vm.vm_id), m.Done, timeout=60)
+                    await ask(client, host_id, "sleep", m.VmRequest(vm_id=vm.vm_id, force=True), m.Done, timeout=60)
                     return
                 except Problem as problem:
                     log.info("VM %s can't sleep (%s): it is stopped", vm.vm_id, problem)

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from mags.protocol import messages as m
+from mags.protocol.errors import Problem
 from tests.kit.host_world import Caller, HostProgram
 from tests.vm.sleep.test_machine import count, counting, sleep, state, wake
 
@@ -142,3 +143,40 @@ async def test_a_vm_that_kills_its_network_wakes_all_the_same(caller: Caller) ->
     await caller.exec(vm_id, "ip link set eth0 down; ip addr flush dev eth0")
     await sleep(caller, vm_id)
     assert (await caller.exec(vm_id, "echo here")).stdout == b"here\n"
+
+
+async def test_a_vm_that_never_sleeps_does_when_its_host_goes_down_and_is_back_with_it(
+    caller: Caller, host: HostProgram
+) -> None:
+    vm_id = await counting(caller)
+    await caller.ask("adjust", m.Adjust(vm_id=vm_id, no_sleep=True), m.Done)
+    using = asyncio.create_task(caller.exec(vm_id, "sleep 1000", timeout_s=100))
+    while b"sleep 1000" not in (await caller.exec(vm_id, "ps")).stdout:
+        await asyncio.sleep(0.05)
+    before = await count(caller, vm_id)
+    await caller.ask("sleep", m.VmRequest(vm_id=vm_id, force=True), m.Done)
+    assert await state(caller, vm_id) == "sleeping"
+    assert (await asyncio.gather(using, return_exceptions=True))[0].__class__ is Problem
+    assert host.kill(signal.SIGTERM) == 0
+    host.start()
+    await caller.ready()
+    await caller.told(m.VmChanged, vm_id=vm_id, state="running")
+    assert await state(caller, vm_id) == "running"
+    assert await count(caller, vm_id) >= before
+
+
+async def test_a_vm_that_can_not_be_saved_stays_awake_and_says_so(caller: Caller, host: HostProgram) -> None:
+    """(A full disk itself is in test_snapshot.)"""
+    vm_id = await counting(caller)
+    before = await count(caller, vm_id)
+    for name in ("memory.new", "devices"):
+        obstacle = directory(host, vm_id) / name
+        obstacle.mkdir()
+        with pytest.raises(Problem) as caught:
+            await sleep(caller, vm_id)
+        assert caught.value.code == "unavailable" and "can't be saved" in caught.value.message
+        assert await state(caller, vm_id) == "running"
+        assert await count(caller, vm_id) >= before
+        obstacle.rmdir()
+    await sleep(caller, vm_id)
+    assert await count(caller, vm_id) >= before

@@ -63,10 +63,10 @@ def interval(timeout_s: float) -> float:
     return min(max(timeout_s / LOOKS, SHORTEST_S), LONGEST_S)
 
 
-def keeps_awake(record: Record) -> Problem | None:
-    """Why the VM never sleeps, if so."""
+def keeps_awake(record: Record, *, force: bool = False) -> Problem | None:
+    """Why the VM never sleeps, if so. `force`: a wish is no reason."""
     if record.keep == "job":
         return Problem("conflict", "The VM ends with its script, so it does not sleep.")
-    if record.no_sleep:
+    if record.no_sleep and not force:
         return Problem("conflict", "The VM is set never to sleep: allow it first (`mags set --sleep`).")
     return None

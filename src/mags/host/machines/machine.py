@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 USE_S = 120.0
 """How long an exec or a session waits until the VM is up."""
+WAKE_AGAIN_S = 10.0
+"""Until a VM that never sleeps, and could not be woken, is tried again."""
 OVERSLEPT = "It slept for longer than a VM is kept whose files are on its host only."
 
 
@@ -160,13 +162,14 @@ class Machine:
             self.gate.leave()
             self.touch()
 
-    async def sleep(self) -> None:
-        """Returns when it sleeps. Raises Problem when it can't: it is in use, or may not, or there is no room."""
+    async def sleep(self, *, force: bool = False) -> None:
+        """Returns when it sleeps. Raises Problem when it can't: it is in use, or may not, or there is no room.
+        `force`: neither use nor wish keeps it awake."""
         if self._judge(Wish.SLEEP):
-            reason = idle.keeps_awake(self.record)
+            reason = idle.keeps_awake(self.record, force=force)
             if reason is not None:
                 raise reason
-            answer = self.sleeper.wish()
+            answer = self.sleeper.wish(force=force)
             self._inbox.put_nowait(Sleep())
             await asyncio.shield(answer)
 
@@ -283,6 +286,8 @@ class Machine:
         """Item by item, until the VM's end: how it ends."""
         if self.cell is not None and not self.dispatcher.fresh:
             self._open_for_use()
+        if self.state is VmState.SLEEPING and self.record.no_sleep:
+            await self.sleeper.wake()
         while True:
             match await self._next():
                 case Run() as wish:
@@ -324,7 +329,7 @@ class Machine:
                     return await self._inbox.get()
             except TimeoutError:
                 if self.state is VmState.SLEEPING:
-                    return Stop(OVERSLEPT)
+                    return Wake() if self.record.no_sleep else Stop(OVERSLEPT)
                 if self.sleepy:
                     # Files that are kept elsewhere need no VM that sleeps.
                     return Sleep() if self.record.attachment is None else Stop()
@@ -333,6 +338,8 @@ class Machine:
         """Seconds until time alone makes something happen."""
         if self.state is VmState.PARKED and not self.sleeper.preparing:
             return max(0.0, self.parts.settings.park_timeout_s - self.idle_s)
+        if self.state is VmState.SLEEPING and self.record.no_sleep:
+            return None if self.sleeper.forced else WAKE_AGAIN_S
         if self.state is VmState.SLEEPING and self.record.attachment is None:
             return max(0.0, self.record.slept_at_ms / 1000 + self.parts.settings.local_retention_s - time.time())
         return None

@@ -131,7 +131,8 @@ class Requests:
         return await files.handle(self._fleet.get(wish.vm_id), wish)
 
     async def _sleep(self, data: bytes) -> m.Value:
-        await self._fleet.get(m.decode(data, m.VmRequest).vm_id).sleep()
+        wish = m.decode(data, m.VmRequest)
+        await self._fleet.get(wish.vm_id).sleep(force=wish.force)
         return m.Done()
 
     async def _wake(self, data: bytes) -> m.Value:

@@ -50,14 +50,17 @@ class Sleeper:
         self._machine = machine
         self._answers: list[asyncio.Future[None]] = []
         self.preparing = False
+        self.forced = False
+        """Whether neither use nor wish is to keep it awake, as its host goes down."""
 
     # --- to sleep -------------------------------------------------------------------------------------------------
 
-    def wish(self) -> asyncio.Future[None]:
+    def wish(self, *, force: bool = False) -> asyncio.Future[None]:
         """Resolves when it sleeps, or can't. The driver must hear of it (`inbox.Sleep`)."""
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         answer.add_done_callback(seen)
         self._answers.append(answer)
+        self.forced |= force
         return answer
 
     def prepare(self) -> None:
@@ -88,11 +91,11 @@ class Sleeper:
     async def fall_asleep(self, problem: Problem | None) -> None:
         """The last step, if it is still wished, or the VM still idle."""
         machine = self._machine
-        problem = problem or idle.keeps_awake(machine.record)
+        problem = problem or idle.keeps_awake(machine.record, force=self.forced)
         if machine.state not in (VmState.RUNNING, VmState.PARKED):
             problem = problem or Problem("conflict", f"The VM is {machine.state.value}.")
         if problem is None and self._answers:
-            problem = await self._still()
+            problem = None if self.forced else await self._still()
         elif problem is None and not machine.sleepy:
             return
         if problem is None:

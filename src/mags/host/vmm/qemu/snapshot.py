@@ -19,6 +19,7 @@ machine, which is put in.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -118,8 +119,9 @@ async def save(vm: QemuVm) -> None:
         await asyncio.to_thread(_write_own_pages, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
         _write_meta(vm, flushed=False)
     except BaseException as error:
-        (vm.directory / META).unlink(missing_ok=True)
-        (vm.directory / DEVICES).unlink(missing_ok=True)
+        for name in (META, DEVICES):
+            with contextlib.suppress(OSError):
+                (vm.directory / name).unlink()
         if not vm.died.done():
             await asyncio.shield(vm.resume())
         if isinstance(error, OSError):
@@ -188,7 +190,8 @@ def _copy_base(pid: int, size: int, target: Path) -> None:
         finally:
             os.close(source)
     except OSError as error:
-        target.with_name(f"{MEMORY}.new").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            target.with_name(f"{MEMORY}.new").unlink()
         raise VmmError(f"The VM's memory can't be saved: {_words(error)}") from error
 
 
