@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import time
 
@@ -32,13 +33,17 @@ def shut_down(layout: Layout, *, keep_vms: bool = False, deadline: float = DEADL
         time.sleep(0.1)
     pid = int(found["pid"])
     try:
-        os.kill(pid, LEAVE_VMS if keep_vms else signal.SIGTERM)
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        signal.pidfd_send_signal(process, LEAVE_VMS if keep_vms else signal.SIGTERM)
+        if not select.select([process], [], [], max(0.0, until - time.monotonic()))[0]:
+            raise NotDown(f"Mags (pid {pid}) did not end within {deadline:g} s. See {layout.log}.")
     except ProcessLookupError:
         pass
     except PermissionError as error:
         raise NotDown(f"Mags (pid {pid}) belongs to another user. Run `sudo mags down`.") from error
-    while is_held(layout.lock):
-        if time.monotonic() > until:
-            raise NotDown(f"Mags (pid {pid}) did not end within {deadline:g} s. See {layout.log}.")
-        time.sleep(0.05)
+    finally:
+        os.close(process)
     return True
