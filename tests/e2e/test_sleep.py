@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import pytest
@@ -59,3 +60,25 @@ def test_sandboxes_sleep_while_the_server_is_down(mags: Installation) -> None:
     until(mags, "winter", "sleeping")
     assert int(mags.out("exec", "winter", "cat /m/n")) >= before
     mags.cli("stop", "winter")
+
+
+SERVER = r"""
+printf '#!/bin/sh\nread line\nprintf "HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\nawake"' > /root/answer
+chmod +x /root/answer
+exec nc -lk -p 8080 -e /root/answer
+"""
+
+
+def test_a_sandbox_is_there_for_the_web_and_for_ssh_though_it_sleeps(mags: Installation) -> None:
+    """A server keeps nothing awake that nobody asks anything."""
+    mags.cli("run", "-p", "-d", "-n", "served", "--idle", "5", SERVER)
+    until(mags, "served", "running")
+    url = mags.out("url", "served", "8080").strip().split()[-1]
+    curl = ["curl", "-sS", "--max-time", "60", url]
+    for _ in range(2):
+        until(mags, "served", "sleeping")
+        done = subprocess.run(curl, capture_output=True, text=True, timeout=90, check=False)
+        assert done.stdout == "awake", done.stderr
+    mags.cli("sleep", "served")
+    assert mags.cli("ssh", "served", "--", "echo", "here").stdout == b"here\n"
+    mags.cli("stop", "served")
