@@ -84,7 +84,8 @@ class TemplateStore:
     """The directory of templates."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        # Processes are found by paths in here, so there must be one way only to write them.
+        self.directory = directory.resolve()
 
     def find(self, key: str) -> Template | None:
         """The template, if it is there and whole."""
