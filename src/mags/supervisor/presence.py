@@ -17,6 +17,10 @@ SILENCE = 15.0
 """Seconds after which a host's last word says nothing any more."""
 
 
+STORAGE_PATIENCE = 20.0
+"""Seconds that a host has to open its storage before it counts as ready without."""
+
+
 class PresenceWatch:
     """`latest` of each host, while it is fresh."""
 
@@ -24,6 +28,7 @@ class PresenceWatch:
         self._url = url
         self._client: Client | None = None
         self._heard: dict[str, tuple[float, Presence]] = {}
+        self._first_heard: dict[str, float] = {}
         self._accepted_boot: str | None = None
 
     async def start(self) -> None:
@@ -54,9 +59,15 @@ class PresenceWatch:
         return self.hosts[0]
 
     async def host_is_new(self) -> bool:
-        """Readiness of a host that was just started: it has spoken since the last time that this was true."""
+        """Readiness of a host that was just started: it has spoken since the last time that this was true.
+
+        A host whose storage is not well yet is given some seconds more: most often it is just being opened.
+        """
+        now = asyncio.get_running_loop().time()
         for presence in self.hosts:
-            if presence.boot != self._accepted_boot:
+            if presence.boot == self._accepted_boot:
+                continue
+            if presence.storage in ("", "ok") or now - self._first_heard[presence.boot] > STORAGE_PATIENCE:
                 self._accepted_boot = presence.boot
                 return True
         return False
@@ -66,4 +77,6 @@ class PresenceWatch:
             presence = decode(message.data, Presence)
         except (Problem, msgspec.MsgspecError):
             return
-        self._heard[presence.host_id] = (asyncio.get_running_loop().time(), presence)
+        now = asyncio.get_running_loop().time()
+        self._heard[presence.host_id] = (now, presence)
+        self._first_heard.setdefault(presence.boot, now)

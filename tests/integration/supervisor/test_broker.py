@@ -191,6 +191,9 @@ async def test_a_host_that_was_started_again_is_new_once(world: World) -> None:
     await watch.start()
     try:
         assert not await watch.host_is_new()
+        await client.publish(subjects.presence("h"), m.encode(_presence("first", storage="It is being opened.")))
+        assert (await watch.first(timeout=PATIENCE)).boot == "first"
+        assert not await watch.host_is_new()
         for boot in ("first", "second"):
             await client.publish(subjects.presence("h"), m.encode(_presence(boot)))
             await client.publish(subjects.presence("h"), b"garbage")
@@ -203,8 +206,8 @@ async def test_a_host_that_was_started_again_is_new_once(world: World) -> None:
         await watch.stop()
 
 
-def _presence(boot: str) -> m.Presence:
+def _presence(boot: str, storage: str = "ok") -> m.Presence:
     return m.Presence(
         host_id="h", machine_id="m", version="1", boot=boot, accelerator="tcg", cpus=1, memory_mb=1, free_memory_mb=1,
-        free_disk_gb=1.0, load=0.0,
+        free_disk_gb=1.0, load=0.0, storage=storage,
     )  # fmt: skip
