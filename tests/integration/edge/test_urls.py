@@ -113,7 +113,7 @@ async def test_a_program_that_starts_late_is_waited_for(world: World) -> None:
     assert (await asking).status_code == 200
 
 
-async def test_a_get_whose_connection_breaks_is_sent_once_more_and_nothing_else_is(world: World) -> None:
+async def test_a_get_whose_connection_breaks_is_sent_again_and_nothing_else_is(world: World) -> None:
     """As when a VM is put to sleep at that moment."""
     requests: list[str] = []
 

@@ -104,9 +104,9 @@ def _proxy(dial: str) -> Json:
             "compression": False,
             "keep_alive": {"enabled": True, "idle_timeout": KEEP_ALIVE, "max_idle_conns_per_host": 256},
         },
-        # Once more when nobody took the request, and a GET also when the connection broke before the answer (the VM
+        # Tried again when nobody took the request, and a GET also when the connection broke before the answer (the VM
         # fell asleep at that moment): GETs may be repeated (RFC 9110, 9.2.2), others are not.
-        "load_balancing": {"retries": 1},
+        "load_balancing": {"retries": 2},
         "headers": {"request": {"delete": [TOKEN_HEADER]}},
     }
 
