@@ -101,6 +101,11 @@ async def run(
     return Completed(status, out, err)
 
 
+def inherited(*names: str) -> dict[str, str]:
+    """These variables of our own environment, as far as they are set: for a command's `env`."""
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 async def _feed(process: asyncio.subprocess.Process, data: bytes | None) -> None:
     if data is None or process.stdin is None:
         return

@@ -44,7 +44,7 @@ def test_no_file_of_the_source_is_long() -> None:
 
 def test_the_environment_is_read_in_few_places() -> None:
     """Settings come from one typed table; only the programs' rims touch os.environ."""
-    allowed = {"cli", "sdk", "supervisor"}
+    allowed = {"cli", "sdk", "supervisor", "kit"}
     found = [
         str(path.relative_to(ROOT))
         for path in (ROOT / "src/mags").rglob("*.py")

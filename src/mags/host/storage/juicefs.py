@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.errors import StorageError, StorageRefused, StorageUnavailable
 from mags.kit import programs
-from mags.kit.process import CommandError, run
+from mags.kit.process import CommandError, inherited, run
 
 COMMAND_TIMEOUT = 60.0
 COLLECT_TIMEOUT = 3600.0
@@ -40,7 +39,7 @@ class Volume:
 
     def environment(self) -> dict[str, str]:
         """The whole environment of a juicefs command."""
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        kept = inherited("PATH", "HOME", "LANG", "TMPDIR")
         if password := self._meta_and_password()[1]:
             kept["META_PASSWORD"] = password
         if self.settings.kind == "s3":
