@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from random import Random
 
 import pytest
 
+from mags.host.network import kernel
 from mags.protocol import messages as m
 from mags.protocol.errors import Problem
 from tests.kit.host_world import Caller, HostProgram
@@ -180,3 +182,49 @@ async def test_a_vm_that_can_not_be_saved_stays_awake_and_says_so(caller: Caller
         obstacle.rmdir()
     await sleep(caller, vm_id)
     assert await count(caller, vm_id) >= before
+
+
+async def test_a_vm_sleeps_through_a_restart_of_the_machine(caller: Caller, host: HostProgram) -> None:
+    """As far as that can be had without one: other processes, another boot of the kernel, no networks."""
+    vm_id = await counting(caller)
+    before = await count(caller, vm_id)
+    await sleep(caller, vm_id)
+    meta = directory(host, vm_id) / "asleep.json"
+    async with asyncio.timeout(60):
+        while not json.loads(meta.read_text())["flushed"]:
+            await asyncio.sleep(0.05)
+    host.kill()
+    installation = (host.data / "host" / "network-id").read_text().strip()
+    for namespace in Path("/run/mags", installation, "net").iterdir():
+        kernel.unpin(namespace)
+    saved = json.loads(meta.read_text())
+    meta.write_text(json.dumps({**saved, "boot_id": "another"}))
+    host.start()
+    await caller.ready()
+    assert await count(caller, vm_id) >= before
+    dialed = await caller.ask("dial", m.Dial(vm_id=vm_id, port=8080), m.Dialed)
+    serving = asyncio.create_task(caller.exec(vm_id, "echo reached | nc -l -p 8080", timeout_s=60))
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(dialed.address, dialed.port)
+                break
+            except OSError:
+                await asyncio.sleep(0.1)
+        assert await reader.readline() == b"reached\n"
+    writer.close()
+    await serving
+
+
+async def test_a_vm_with_local_files_only_goes_when_it_has_slept_for_long(caller: Caller, host: HostProgram) -> None:
+    kept, _ = await caller.start(None, keep="stay")
+    await sleep(caller, kept)
+    host.kill()
+    host.start(local_retention_s=1)
+    await caller.ready()
+    gone = await caller.told(m.VmChanged, vm_id=kept, state="gone")
+    assert "slept for longer" in gone.reason
+    await host.forgets(kept)
+    host.kill()
+    host.start()
+    await caller.ready()
