@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mags.cli.command import Refused
 from mags.cli.times import size
 from mags.sdk.calls import workspaces
+from mags.sdk.uploads import whole
 
 if TYPE_CHECKING:
     from mags.cli.command import Session
@@ -26,16 +27,12 @@ def export(session: Session, workspace: str, file: str) -> None:
             sys.stdout.buffer.flush()
             return
         target = Path(file)
-        partial = target.with_name(f".{target.name}.part")
         try:
-            with partial.open("wb") as output:
+            with whole(target) as output:
                 for chunk in session.sender.body(exchange):
                     output.write(chunk)
-            partial.replace(target)
         except OSError as error:
             raise Refused(f"{target} can't be written: {error.strerror}.") from error
-        finally:
-            partial.unlink(missing_ok=True)
     session.console.note(f"{workspace} is in {target} ({size(target.stat().st_size)}).")
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
@@ -24,7 +25,7 @@ from mags.sdk.httpx_transport import AsyncHttpx
 from mags.sdk.process import start_message
 from mags.sdk.sender import seconds_left
 from mags.sdk.transports import AsyncTransport
-from mags.sdk.uploads import readable, upload_call
+from mags.sdk.uploads import readable, upload_call, whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -249,6 +250,20 @@ class AsyncMags:
         """What a directory of a VM holds."""
         entries: list[types.Entry] = (await self.sender.send(files.list_files(name_or_id, path)))["entries"]
         return entries
+
+    async def export_workspace(self, workspace_id: str, file_path: str | os.PathLike[str]) -> None:
+        """Write all files of a workspace to a tar archive; it has its name only when it is whole."""
+        async with self.sender.open(workspaces.export_workspace(workspace_id)) as exchange:
+            with whole(file_path) as file:
+                async for chunk in self.sender.body(exchange):
+                    await asyncio.to_thread(file.write, chunk)
+
+    async def import_workspace(
+        self, workspace_id: str, file_path: str | os.PathLike[str], *, disk_gb: int | None = None
+    ) -> types.Workspace:
+        """Make a workspace from such an archive. Conflict when there is one of that name."""
+        body, _ = readable(Path(file_path))
+        return await self.sender.send(workspaces.import_workspace(workspace_id, body, disk_gb=disk_gb))
 
     @asynccontextmanager
     async def sandbox(

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
@@ -21,7 +22,7 @@ from mags.sdk.process import Process, start_message
 from mags.sdk.sandbox import Sandbox
 from mags.sdk.sender import Sender, seconds_left
 from mags.sdk.transports import Transport
-from mags.sdk.uploads import readable, upload_call
+from mags.sdk.uploads import readable, upload_call, whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -244,6 +245,19 @@ class Mags:
         """What a directory of a VM holds."""
         entries: list[types.Entry] = self.sender.send(files.list_files(name_or_id, path))["entries"]
         return entries
+
+    def export_workspace(self, workspace_id: str, file_path: str | os.PathLike[str]) -> None:
+        """Write all files of a workspace to a tar archive; it has its name only when it is whole."""
+        with self.sender.open(workspaces.export_workspace(workspace_id)) as exchange, whole(file_path) as file:
+            for chunk in self.sender.body(exchange):
+                file.write(chunk)
+
+    def import_workspace(
+        self, workspace_id: str, file_path: str | os.PathLike[str], *, disk_gb: int | None = None
+    ) -> types.Workspace:
+        """Make a workspace from such an archive. Conflict when there is one of that name."""
+        body, _ = readable(Path(file_path))
+        return self.sender.send(workspaces.import_workspace(workspace_id, body, disk_gb=disk_gb))
 
     @contextmanager
     def sandbox(

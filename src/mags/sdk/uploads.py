@@ -1,9 +1,10 @@
-"""A file as the multipart body of POST /mags-files (RFC 7578), read in pieces and again when it must be."""
+"""Local files: as the multipart body of POST /mags-files (RFC 7578), as other bodies, and as what comes back."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -22,6 +23,19 @@ def file_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+@contextmanager
+def whole(file_path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new file that gets its name at the end of the block; none is left when the block fails."""
+    target = Path(file_path)
+    partial = target.with_name(f".{target.name}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def upload_call(file_path: str | os.PathLike[str]) -> Call[types.File]:

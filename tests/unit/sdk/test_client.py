@@ -234,6 +234,23 @@ def test_files_go_both_ways(tmp_path: Path) -> None:
         m.write_file("dev", "/f", tmp_path / "missing")
 
 
+async def test_workspaces_leave_and_come_as_archives(tmp_path: Path) -> None:
+    file = tmp_path / "w.tar"
+    m, transport = client(answers(b"archive", {"workspace_id": "w"}, (404, {"error": "None."})))
+    m.export_workspace("w", file)
+    assert file.read_bytes() == b"archive" and [*tmp_path.iterdir()] == [file]
+    m.import_workspace("w", file, disk_gb=3)
+    assert (transport.seen[1].body, transport.seen[1].query) == (b"archive", {"disk_gb": "3"})
+    with pytest.raises(MagsError):
+        m.export_workspace("w", tmp_path / "none")
+    assert [*tmp_path.iterdir()] == [file]
+    transport = MockTransport(answers(b"other", {}))
+    async with AsyncMags("token", "http://mags.test", transport=transport) as twin:
+        await twin.export_workspace("w", file)
+        await twin.import_workspace("w", file)
+    assert file.read_bytes() == transport.seen[1].body == b"other"
+
+
 def test_an_upload_is_multipart_and_may_be_sent_twice(tmp_path: Path) -> None:
     local = tmp_path / 'we"ird\n.txt'
     local.write_bytes(b"data")

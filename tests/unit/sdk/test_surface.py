@@ -23,8 +23,8 @@ NAMES = [
 METHODS = {
     "add_ssh_key", "create_token", "cron_create", "cron_delete", "cron_get", "cron_list", "cron_run", "cron_update",
     "delete_file", "delete_ssh_key", "delete_token", "delete_upload", "delete_workspace", "disable_access",
-    "enable_access", "exec", "exec_stream", "find_job", "get_job", "get_workspace", "health",
-    "iter_file", "list_files", "list_jobs", "list_ssh_keys", "list_tokens", "list_uploads",
+    "enable_access", "exec", "exec_stream", "export_workspace", "find_job", "get_job", "get_workspace", "health",
+    "import_workspace", "iter_file", "list_files", "list_jobs", "list_ssh_keys", "list_tokens", "list_uploads",
     "list_workspaces", "logs", "me", "new", "pool_status", "read_file", "resize", "resize_workspace", "run",
     "run_and_wait", "sandbox", "sleep", "status", "stop", "stream_logs", "stream_output", "sync", "update_job",
     "upload_file", "upload_files", "url", "url_alias_create", "url_alias_delete", "url_alias_list", "usage", "wake",
