@@ -263,7 +263,7 @@ class Warm(Value):
 class Archive(Value):
     """Open a session for the files of a workspace as a tar file. No VM is needed, none is disturbed.
 
-    `export`: the host sends it (stream 1) as of `generation`, then SessionEnd. `import`: the client sends it (stream 0),
+    `export`: the host sends it (stream 1) as of `generation`, then SessionEnd. `import`: the client sends it (0),
     then Eof; a new workspace of that id is made, of generation 1. Its SessionEnd has `details` {"disk_gb", "image",
     "size_bytes"}; a bad archive ends with the code `invalid`, and nothing is left of it.
     """
