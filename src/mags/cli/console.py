@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +17,10 @@ class Console:
         sys.stdout.write(text + "\n")
 
     def note(self, text: str) -> None:
-        """Progress, advice: for people."""
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        """Progress, advice: for people. A terminal that was closed is no reason to fail."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
 
     def complain(self, text: str) -> None:
         """Why it did not work, and what to do."""

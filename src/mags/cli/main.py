@@ -48,6 +48,10 @@ def run_command(name: str, words: list[str], console: Console) -> int:
         # Whoever read our output has left. Python would complain again while it flushes at exit.
         console.abandon_output()
         return 128 + 13
+    except OSError as error:
+        console.abandon_output()
+        console.complain(f"{error.strerror or error}: {error.filename or 'the output'}.")
+        return FAILED
     except KeyboardInterrupt:
         console.complain("Interrupted.")
         return 130

@@ -50,6 +50,20 @@ def test_a_reader_that_leaves_ends_the_run(environment: dict[str, str], m: Mags)
     _until(lambda: m.status("endless")["status"] in ("completed", "error"))
 
 
+def test_a_full_disk_ends_the_run(environment: dict[str, str], m: Mags) -> None:
+    with open("/dev/full", "wb") as full:
+        run = subprocess.run(
+            [MAGS, "run", "-n", "disk full", "echo hi; sleep 1000"],
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert run.returncode == 1 and b"No space left on device" in run.stderr
+    assert m.status("disk full")["status"] in ("completed", "error")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_job(environment: dict[str, str], m: Mags, number: signal.Signals) -> None:
     name = f"signalled {number.name}"

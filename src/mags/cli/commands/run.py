@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         if arguments.url:
             _show_url(session, request_id)
         return exit_status(session, follow(session, request_id))
-    except (KeyboardInterrupt, BrokenPipeError):
+    except (KeyboardInterrupt, OSError):  # interrupted, or nobody takes the output any more
         _stop(session, request_id)
         raise
 
