@@ -62,8 +62,8 @@ class Settings(BaseSettings):
         default="", description="FIRST-LAST: ports that VMs get as their own for SSH. Empty: none."
     )
     ssh_max_connections: int = Field(default=1000, ge=1, description="SSH connections at once, in all.")
-    ssh_max_unauthenticated: int = Field(default=100, ge=1, description="Of these, not yet logged in.")
-    ssh_max_per_client: int = Field(default=100, ge=1, description="SSH connections at once from one address.")
+    ssh_max_unauthenticated: int = Field(default=400, ge=1, description="Of these, not yet logged in.")
+    ssh_max_per_client: int = Field(default=200, ge=1, description="SSH connections at once from one address.")
     ssh_max_sessions: int = Field(default=64, ge=1, description="Channels at once in one SSH connection.")
     ssh_login_timeout_s: float = Field(default=30.0, gt=0, description="Time a client has to log in.")
 
