@@ -1,4 +1,4 @@
-"""Workspaces as tar archives, streamed from and to the server."""
+"""Workspaces as archives, streamed from and to the server."""
 
 from __future__ import annotations
 

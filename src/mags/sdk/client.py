@@ -247,7 +247,7 @@ class Mags:
         return entries
 
     def export_workspace(self, workspace_id: str, file_path: str | os.PathLike[str]) -> None:
-        """Write all files of a workspace to a tar archive; it has its name only when it is whole."""
+        """Write all of a workspace to an archive; the file has its name only when it is whole."""
         with self.sender.open(workspaces.export_workspace(workspace_id)) as exchange, whole(file_path) as file:
             for chunk in self.sender.body(exchange):
                 file.write(chunk)

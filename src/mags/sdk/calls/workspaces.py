@@ -34,7 +34,7 @@ def resize_workspace(workspace_id: str, disk_gb: int) -> Call[types.Workspace]:
 
 
 def export_workspace(workspace_id: str) -> Call[bytes]:
-    """All files of a workspace as a tar archive."""
+    """All of a workspace, as an archive for `import_workspace`."""
     return Call("GET", path_of("mags-workspaces", workspace_id, "/export"), accept=TAR, timeout=300)
 
 
