@@ -49,6 +49,8 @@ T = TypeVar("T")
 MAX_UNSENT = 64 * 1024 * 1024
 # After these many seconds without HELLO we suspect that a dead host left half a frame, or that the guest boots.
 THOROUGH_AFTER = (0.5, 2.0, 4.0, 8.0)
+# A guest that has just woken may take the first RESET for the end of the session in which it fell asleep.
+SOON_AFTER = (0.06, 0.12, 0.24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +107,18 @@ class Channel:
 
     @classmethod
     async def connect(
-        cls, path: Path, *, timeout: float = 30.0, resume: Mapping[int, Offsets] | None = None
+        cls,
+        path: Path,
+        *,
+        timeout: float = 30.0,
+        resume: Mapping[int, Offsets] | None = None,
+        woken: bool = False,
     ) -> Channel:
         """Open the channel and greet the agent; waits up to `timeout` seconds for a guest that still boots.
 
-        With `resume`, attaches to these processes where they are still held (see `processes`). Raises
-        ChannelClosed if the VM ends meanwhile, TimeoutError if no agent answers.
+        `woken`: the guest stood still since its last session was closed. With `resume`, attaches to these processes
+        where they are still held (see `processes`). Raises ChannelClosed if the VM ends meanwhile, TimeoutError if no
+        agent answers.
         """
         loop = asyncio.get_running_loop()
         deadline = time.monotonic() + timeout
@@ -124,7 +132,7 @@ class Channel:
         channel = cls(wire, transport)
         wire.channel = channel
         try:
-            channel.hello = await channel._greet(deadline)
+            channel.hello = await channel._greet(deadline, SOON_AFTER if woken else ())
         except BaseException:
             await channel.aclose()
             raise
@@ -135,14 +143,14 @@ class Channel:
                 channel.attach(process_id, offsets)
         return channel
 
-    async def _greet(self, deadline: float) -> Hello:
+    async def _greet(self, deadline: float, soon: tuple[float, ...]) -> Hello:
         assert self._greeting is not None
-        waits = [*THOROUGH_AFTER, float("inf")]
+        waits = [*soon, *THOROUGH_AFTER, float("inf")]
         start = time.monotonic()
         for attempt, wait in enumerate(waits):
             nonce = secrets.randbits(64)
             self._decoder.expect(nonce)
-            self._transport.write(encode_reset(nonce, thorough=attempt > 0))
+            self._transport.write(encode_reset(nonce, thorough=attempt > len(soon)))
             until = min(start + wait, deadline)
             done, _ = await asyncio.wait(
                 (self._greeting, self.closed),

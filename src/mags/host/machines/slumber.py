@@ -40,7 +40,7 @@ async def save(cell: Cell) -> None:
 
 async def reconnect(cell: Cell) -> Cell:
     """Raises ChannelClosed, TimeoutError."""
-    channel = await Channel.connect(cell.vm.channel_path, timeout=GREETING_S)
+    channel = await Channel.connect(cell.vm.channel_path, timeout=GREETING_S, woken=True)
     return Cell(cell.record, cell.vm, channel, cell.namespace, cell.group)
 
 
@@ -99,7 +99,7 @@ async def _greet(vm: Vm, namespace: Namespace, keeper: Keeper, wish: Configure, 
     try:
         offer_to_the_oom_killer(vm.pid)
         await keeper.begin(vm, namespace.host_address)
-        channel = await Channel.connect(vm.channel_path, timeout=GREETING_S)
+        channel = await Channel.connect(vm.channel_path, timeout=GREETING_S, woken=True)
         try:
             if frozen:
                 await _thaw(channel)

@@ -207,7 +207,8 @@ def find_by_name(program: Path, name: str) -> int | None:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        ours = words[:1] == [os.fsencode(program)] and b"-name" in words
+        # It may still be on its way to become QEMU (nsenter, setpriv).
+        ours = os.fsencode(program) in words and b"-name" in words
         if ours and words[words.index(b"-name") + 1] == os.fsencode(name.replace(",", ",,")):
             return int(path.parent.name)
     return None

@@ -28,6 +28,11 @@ def save(directory: Path, record: Record) -> None:
     write_atomic(directory / NAME, msgspec.json.encode(record))
 
 
+def forget(directory: Path) -> None:
+    """A process is about to be started: until it has a record, it is found by its name."""
+    (directory / NAME).unlink(missing_ok=True)
+
+
 def load(directory: Path) -> Record | None:
     """None when there is none, or none that this version can read."""
     try:

@@ -105,6 +105,7 @@ class QemuVmm:
         try:
             if afresh:
                 snapshot.discard(directory)
+                records.forget(directory)
             if work_disk is None:
                 disk = replace(disk, base=await _link(disk.base, directory / BASE, copy=True))
             image = await _link(files.rootfs, directory / IMAGE, copy=False)
@@ -161,6 +162,7 @@ class QemuVmm:
         machine = replace(self._machine(spec, directory, directory / IMAGE, memory, drive), stopped=True)
         memory.chmod(0o400)
         record = records.load(directory)
+        records.forget(directory)
         try:
             process, qmp = await start.restored(
                 machine, directory, directory / snapshot.DEVICES, uid=uid, namespace=namespace, group=group,
