@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mags.host.storage import layout
 from mags.host.storage.archives import BadArchive
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import GenerationMissing
@@ -155,6 +156,36 @@ async def test_harmful_archives_leave_nothing(engine: Engine) -> None:
             pytest.fail(f"taken: {name}")
         except BadArchive:
             assert not list(top.iterdir()), name
+
+
+async def test_import_that_is_called_off_leaves_nothing(engine: Engine) -> None:
+    """Though its sender sends no more and does not end either."""
+    good, sent = archive(("jfs/f", bytes(300_000), {})), asyncio.Event()
+
+    async def stuck() -> AsyncIterator[bytes]:
+        yield good[:200_000]
+        sent.set()
+        await asyncio.Event().wait()
+
+    bringing = asyncio.create_task(bring(engine.workspaces, new_id(), stuck(), owner="p", name="c", limit=LIMIT))
+    async with asyncio.timeout(60):
+        await sent.wait()
+        bringing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await bringing
+    assert not list((engine.mount.point / "workspaces").iterdir())
+
+
+async def test_export_of_a_generation_that_was_replaced_meanwhile_is_of_the_newest(engine: Engine) -> None:
+    workspace = await made(engine)
+    generations = engine.workspaces.of(workspace)
+    manifest = generations.manifest()
+    assert manifest is not None
+    generations.path(1).rename(generations.directory / layout.generation_name(2))
+    manifest.generation = 2
+    generations.write_manifest(manifest)
+    data = b"".join([chunk async for chunk in export(engine.workspaces, workspace, 1)])
+    assert read(engine.workspaces.of((await brought(engine, data)).id).path(1), 11) == b"on the disk"
 
 
 async def test_archives_are_bounded(engine: Engine) -> None:

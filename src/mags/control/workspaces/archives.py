@@ -54,8 +54,9 @@ async def bring(
     wish = Archive(session_id=new_id(), direction="import", workspace_id=new_id(), owner=caller.user_id, name=name)
     async with await Session.open(world.client, host_id, wish) as host:
         async for chunk in body:
-            if not await host.write(chunk):
-                break
+            # Once it is refused the rest is read all the same: an answer before the end may never reach its sender.
+            if not host.ended:
+                await host.write(chunk)
         await host.eof()
         while await host.read() is not None:
             pass

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 from mags.host.attachments.problems import as_problems
 from mags.host.attachments.workspace import GUEST_JFS_PORT, Publish, Workspace
 from mags.host.jfs import Exports
+from mags.host.storage import transfers
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StorageError, StorageRefused
+from mags.host.storage.layout import Manifest
 from mags.protocol.errors import Problem
-from mags.protocol.messages import Attachment
+from mags.protocol.messages import Archive, Attachment
 
 log = logging.getLogger("mags.attachments")
 
@@ -94,6 +96,33 @@ class Attachments:
         engine = await self._ready()
         with as_problems():
             await engine.workspaces.delete(workspace_id)
+
+    async def manifests(self) -> list[Manifest]:
+        """Of every workspace on the volume, whoever made it."""
+        engine = await self._ready()
+        with as_problems():
+            return await engine.workspaces.manifests()
+
+    async def export(self, wish: Archive) -> AsyncGenerator[bytes, None]:
+        """The workspace as a tar file. Problem, `not_found` for one that is not on the volume."""
+        engine = await self._ready()
+        with as_problems():
+            async with aclosing(transfers.export(engine.workspaces, wish.workspace_id, wish.generation)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def bring(self, wish: Archive, chunks: AsyncIterator[bytes]) -> tuple[Manifest, int]:
+        """Make the workspace of a tar file: what it is, and how many bytes its files take.
+
+        Problem, `invalid` for a bad archive; nothing is left then.
+        """
+        engine = await self._ready()
+        with as_problems():
+            manifest = await transfers.bring(
+                engine.workspaces, wish.workspace_id, chunks, owner=wish.owner, name=wish.name, limit=wish.limit
+            )
+            generations = engine.workspaces.of(manifest.id)
+            return manifest, await engine.workspaces.work(lambda: generations.used_bytes(manifest.generation))
 
     async def _ready(self) -> Engine:
         if self._settings.kind != "off":

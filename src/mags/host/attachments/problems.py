@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mags.host.storage.archives import BadArchive
 from mags.host.storage.errors import GenerationMissing, StaleEpoch, StorageError, StorageUnavailable
 from mags.host.vmm.driver import VmmError
 from mags.protocol.errors import Problem
@@ -21,6 +22,8 @@ def as_problems() -> Iterator[None]:
         raise Problem("not_found", str(error)) from error
     except StorageUnavailable as error:
         raise Problem("unavailable", str(error)) from error
+    except BadArchive as error:
+        raise Problem("invalid", str(error)) from error
     except StorageError as error:
         raise Problem("not_available", str(error)) from error
     except VmmError as error:

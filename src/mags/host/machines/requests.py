@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import nats.errors
 from nats.aio.client import Client
@@ -12,10 +13,11 @@ from nats.aio.msg import Msg
 
 from mags.host.attachments import Attachments
 from mags.host.machines import execs, files
+from mags.host.machines.archives import open_archive
 from mags.host.machines.cells import shape
 from mags.host.machines.fleet import Fleet
 from mags.host.machines.problems import as_problem
-from mags.host.machines.sessions import Session
+from mags.host.machines.sessions import Session, opening_in
 from mags.host.vmm.driver import Vmm
 from mags.kit.machine import machine_id
 from mags.protocol import messages as m
@@ -54,6 +56,7 @@ class Requests:
             "dial": self._dial,
             "list": self._list,
             "warm": self._warm,
+            "archive": self._archive,
             "drop": self._drop,
         }
 
@@ -122,7 +125,8 @@ class Requests:
     async def _open(self, data: bytes) -> m.Value:
         wish = m.decode(data, m.Open)
         machine = self._fleet.get(wish.vm_id)
-        session = Session(self._client, machine, wish)
+        opening = partial(opening_in, machine, wish)
+        session = Session(self._client, wish, opening, alive=machine.touch, gone="The VM has ended.")
         machine.spawn(session.run(), f"session-{wish.session_id}")
         return await session.opened
 
@@ -160,10 +164,20 @@ class Requests:
 
     async def _drop(self, data: bytes) -> m.Value:
         wish = m.decode(data, m.Drop)
+        await self._storage().drop(wish.workspace_id)
+        return m.Done()
+
+    async def _archive(self, data: bytes) -> m.Value:
+        wish = m.decode(data, m.Archive)
+        opening = partial(open_archive, self._storage(), wish)
+        session = Session(self._client, wish, opening, alive=_nothing, gone="The host program has ended.")
+        self._tasks.create_task(session.run(), name=f"session-{wish.session_id}")
+        return await session.opened
+
+    def _storage(self) -> Attachments:
         if self._attachments is None:
             raise Problem("not_available", "This host has no storage for synced workspaces.")
-        await self._attachments.drop(wish.workspace_id)
-        return m.Done()
+        return self._attachments
 
     async def _sync(self, data: bytes) -> m.Value:
         return await self._fleet.get(m.decode(data, m.VmRequest).vm_id).keeper.sync()
@@ -175,3 +189,7 @@ class Requests:
         async with machine.use() as cell:
             await cell.channel.configure(Configure(grow=True))
         return m.Done()
+
+
+def _nothing() -> None:
+    """A session without a VM keeps none awake."""

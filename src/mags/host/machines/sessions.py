@@ -1,4 +1,4 @@
-r"""Streaming sessions: a process or a file in a VM, joined to a client over NATS.
+r"""Streaming sessions: a process or a file in a VM, or a workspace's archive, joined to a client over NATS.
 
 open --> opened --(frames both ways, each side sending only what the other has granted)--> SessionEnd
                  \-- hang-up, or nothing heard for 60 s: the process is killed
@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import msgspec
 from nats.aio.client import Client
@@ -24,6 +25,7 @@ from mags.protocol import subjects
 from mags.protocol.errors import Problem
 from mags.protocol.messages import (
     Alive,
+    Archive,
     Credit,
     Data,
     Eof,
@@ -46,13 +48,22 @@ CHUNK = 64 << 10
 ALIVE_S = 15.0
 SILENCE_S = 60.0
 
+Opening = Callable[[AsyncIterator[bytes]], AbstractAsyncContextManager[Stream]]
+"""Opens what a session is joined to, given the client's input."""
+
 
 class Session:
-    """One, from `open` to its end. `run` is its whole life; `opened` resolves when it has begun, or could not."""
+    """One, from `open` to its end. `run` is its whole life; `opened` resolves when it has begun, or could not.
 
-    def __init__(self, client: Client, machine: Machine, wish: Open) -> None:
+    alive: called every 15 s while it lasts. gone: what is said when it is cut off.
+    """
+
+    def __init__(
+        self, client: Client, wish: Open | Archive, opening: Opening, *, alive: Callable[[], None], gone: str
+    ) -> None:
         self.opened: asyncio.Future[Opened] = asyncio.get_running_loop().create_future()
-        self._client, self._machine, self._wish = client, machine, wish
+        self._client, self._wish, self._opening = client, wish, opening
+        self._alive, self._gone = alive, gone
         self._out = subjects.session_out(wish.session_id)
         self._input: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._granted = WINDOW
@@ -67,7 +78,7 @@ class Session:
     async def run(self) -> None:
         """Never raises but when cancelled; what goes wrong is told to the client."""
         subscription = await self._client.subscribe(subjects.session_in(self._wish.session_id), cb=self._on_message)
-        end = SessionEnd(code="gone", message="The VM has ended.")
+        end = SessionEnd(code="gone", message=self._gone)
         try:
             end = await self._whole()
         except Exception as error:
@@ -82,19 +93,16 @@ class Session:
             with contextlib.suppress(Exception):
                 await subscription.unsubscribe()
             if not self.opened.done():
-                self.opened.set_exception(Problem("gone", "The VM has ended."))
+                self.opened.set_exception(Problem("gone", self._gone))
             elif not self.opened.exception() and not self._hung_up.is_set():
                 with contextlib.suppress(Exception):
                     await self._send(end)
 
     async def _whole(self) -> SessionEnd:
-        if self._wish.kind in ("read", "write"):
-            check_path(self._wish.path or "")
-        async with self._machine.use() as cell:
-            async with streams.open_stream(cell.channel, self._wish, self._chunks()) as stream:
-                self._stream = stream
-                self.opened.set_result(Opened(size=stream.size, mode=stream.mode, window=WINDOW))
-                return await self._join(stream)
+        async with self._opening(self._chunks()) as stream:
+            self._stream = stream
+            self.opened.set_result(Opened(size=stream.size, mode=stream.mode, window=WINDOW))
+            return await self._join(stream)
 
     async def _join(self, stream: Stream) -> SessionEnd:
         """Both ways until the stream ends, or the client does."""
@@ -157,7 +165,7 @@ class Session:
                 return
             except TimeoutError:
                 await self._send(Alive())
-                self._machine.touch()
+                self._alive()
         self._hung_up.set()
 
     async def _send(self, frame: Frame) -> None:
@@ -193,3 +201,12 @@ class Session:
                 self._hung_up.set()
             case Alive() | SessionEnd():
                 pass
+
+
+@asynccontextmanager
+async def opening_in(machine: Machine, wish: Open, chunks: AsyncIterator[bytes]) -> AsyncGenerator[Stream, None]:
+    """What is wished for in a VM, which wakes for it."""
+    if wish.kind in ("read", "write"):
+        check_path(wish.path or "")
+    async with machine.use() as cell, streams.open_stream(cell.channel, wish, chunks) as stream:
+        yield stream

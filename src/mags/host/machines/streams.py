@@ -113,19 +113,14 @@ class ProcessStream:
                 raise GuestError(result.errno, result.message)
 
 
-class ReadStream:
-    """The bytes of a file."""
+class PlainStream:
+    """Bytes one way, from something that is no process."""
 
+    size: int | None = None
+    mode: int | None = None
     takes_input = False
 
-    def __init__(self, reader: FileReader) -> None:
-        self.size: int | None = reader.size
-        self.mode: int | None = reader.mode & 0o7777
-        self._pieces = aiter(reader)
-
     async def read(self) -> tuple[int, bytes] | None:
-        async for piece in self._pieces:
-            return 1, piece
         return None
 
     def taken(self) -> None:
@@ -147,15 +142,24 @@ class ReadStream:
         pass
 
 
-class WriteStream(ReadStream):
+class ReadStream(PlainStream):
+    """The bytes of a file."""
+
+    def __init__(self, reader: FileReader) -> None:
+        self.size, self.mode = reader.size, reader.mode & 0o7777
+        self._pieces = aiter(reader)
+
+    async def read(self) -> tuple[int, bytes] | None:
+        async for piece in self._pieces:
+            return 1, piece
+        return None
+
+
+class WriteStream(PlainStream):
     """A file being written: its end is the stream's end."""
 
     def __init__(self, written: asyncio.Task[int]) -> None:
-        self.size = self.mode = None
         self._written = written
-
-    async def read(self) -> tuple[int, bytes] | None:
-        return None
 
     async def finish(self) -> SessionEnd:
         return SessionEnd(exit_code=0, bytes=await self._written)

@@ -65,13 +65,21 @@ class Sink:
 
 
 class Source:
-    """A file to read from in a thread; its bytes come from an asynchronous iterator."""
+    """A file to read from in a thread; its bytes come from an asynchronous iterator. After `close`, reading fails."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._loop = asyncio.get_running_loop()
         self._chunks = chunks
         self._buffer = bytearray()
         self._ended = False
+        self._closed = False
+        self._waiting: asyncio.Task[bytes | None] | None = None
+
+    def close(self) -> None:
+        """End the reader with BrokenPipeError, also while it waits. Called in the loop."""
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes, fewer at the end only. ValueError for more than 16 MiB."""
@@ -86,4 +94,12 @@ class Source:
         return data
 
     async def _next(self) -> bytes | None:
+        if not self._closed:
+            self._waiting = asyncio.ensure_future(self._chunk())
+            await asyncio.wait({self._waiting})
+            if not self._waiting.cancelled():
+                return self._waiting.result()
+        raise BrokenPipeError("nobody writes any more")
+
+    async def _chunk(self) -> bytes | None:
         return await anext(self._chunks, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -16,6 +17,8 @@ from mags.protocol.ids import new_id
 
 BRING_TIMEOUT = 6 * 3600.0
 """Seconds that a tar file may take to come in."""
+ENDING = 60.0
+"""Seconds that an import which is called off may take to remove what it has made."""
 
 
 async def export(
@@ -29,6 +32,8 @@ async def export(
         if manifest is None or generations.deleted:
             raise GenerationMissing(f"There is no workspace {workspace_id} on this volume.")
         number = manifest.generation if generation is None else generation
+        if number and number < manifest.generation and number not in generations.numbers():
+            number = manifest.generation  # synced meanwhile
         generations.lease(Lease(vm_id=reader, host_id=workspaces.host_id, base=number, parent=number))
         return manifest, generations.path(number) if number else None
 
@@ -48,7 +53,7 @@ async def bring(
 ) -> Manifest:
     """Make a new workspace of a tar file; its generation is 1 and its epoch 0.
 
-    limit: bytes of everything. BadArchive (nothing is left then), StorageUnavailable.
+    limit: bytes of everything. BadArchive, StorageUnavailable; nothing is left then, nor when it is cancelled.
     """
     generations, source, writer = workspaces.of(workspace_id), Source(chunks), new_id()
 
@@ -72,4 +77,11 @@ async def bring(
             shutil.rmtree(generations.directory, ignore_errors=True)
             raise
 
-    return await workspaces.work(work, timeout=BRING_TIMEOUT)
+    writing = asyncio.create_task(workspaces.work(work, timeout=BRING_TIMEOUT))
+    try:
+        return await asyncio.shield(writing)
+    finally:
+        source.close()
+        await asyncio.wait({writing}, timeout=ENDING)
+        if writing.done() and not writing.cancelled():
+            writing.exception()  # an import that was called off fails, and nobody wants to know how
