@@ -53,11 +53,11 @@ async def test_all_that_is_held_for_slow_hosts_is_bounded(channel: Channel) -> N
     processes = [await channel.exec(Exec(argv=["cat", "/dev/zero"], window=4 << 20)) for _ in range(16)]
     received, before = 1, 0
     async with asyncio.timeout(TIMEOUT):
-        while received != before:
+        while received <= 16 << 20 or received != before:
             await channel.ping()
             await asyncio.sleep(0.2)
             before, received = received, sum(process.received.stdout for process in processes)
-    assert 16 << 20 < received < 30 << 20
+    assert received < 30 << 20
     for process in processes:
         await process.release()
 

@@ -150,12 +150,12 @@ async def _endless() -> AsyncIterator[bytes]:
 
 async def test_a_frozen_disk_stops_writers_until_it_is_thawed(running: Running) -> None:
     channel = running.channel
-    await channel.freeze(limit_s=60)
+    await channel.freeze(limit_s=300)
     writer = await channel.exec(Exec(script=b"echo x > /root/x; echo written"))
     reader = await channel.exec(Exec(script=b"cat /etc/os-release; echo read"))
     await read_until(reader, b"read\n")
     with pytest.raises(GuestError) as caught:
-        await channel.freeze(limit_s=60)
+        await channel.freeze(limit_s=300)
     assert caught.value.errno_name == "EBUSY"
     with pytest.raises(GuestError, match="frozen"):
         await channel.configure(Configure(hostname="other"))
