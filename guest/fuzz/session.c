@@ -72,7 +72,7 @@ bool helper_start(helper_work *work, const void *argument, helper_done *done, ui
     (void)work;
     (void)argument;
     struct answer answer = {.error = timeout_ms % 2 ? EIO : 0};
-    done(id, &answer);
+    done(id, false, &answer);
     return true;
 }
 

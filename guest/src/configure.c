@@ -97,12 +97,11 @@ static int write_names(void) {
         return 0; // written when the root is mounted
     snprintf(text, sizeof text, "%s\n", hostname);
     int error = root_write("/etc/hostname", 0644, text);
-    if (!error) {
-        snprintf(text, sizeof text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%s\n",
-                 hostname);
-        error = root_write("/etc/hosts", 0644, text);
-    }
-    return error;
+    if (error || root_mentions("/etc/hosts", hostname))
+        return error; // it may be the user's work
+    snprintf(text, sizeof text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%s\n",
+             hostname);
+    return root_write("/etc/hosts", 0644, text);
 }
 
 static int write_nameservers(void) {
@@ -179,8 +178,9 @@ static int set_environment(const struct field *field) {
 
 static void proceed(void);
 
-static void helper_ended(uint32_t id, const struct answer *answer) {
+static void helper_ended(uint32_t id, bool is_stale, const struct answer *answer) {
     (void)id;
+    (void)is_stale; // proceed() looks: it may answer without a helper too
     current.pending = false;
     if (current.helped == PART_JFS)
         agent.jfs = true; // even if it failed: better too careful

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "link.h"
 #include "loop.h"
 
 enum { MAX_HELPERS = 8 };
@@ -19,13 +20,14 @@ static struct helper {
     int64_t deadline;
     helper_done *done;
     uint32_t id;
+    uint32_t session;
 } helpers[MAX_HELPERS];
 
 static bool is_initialised;
 
 static void conclude(struct helper *helper, const struct answer *answer) {
     loop_close(&helper->watch);
-    helper->done(helper->id, answer);
+    helper->done(helper->id, helper->session != link_session(), answer);
 }
 
 static void answered(struct watch *watch, uint32_t events) {
@@ -70,7 +72,7 @@ bool helper_start(helper_work *work, const void *argument, helper_done *done, ui
         errno = error;
         return false;
     }
-    *helper = (struct helper){{.fd = ends[0], .ready = answered}, pid, now_ms() + timeout_ms, done, id};
+    *helper = (struct helper){{.fd = ends[0], .ready = answered}, pid, now_ms() + timeout_ms, done, id, link_session()};
     loop_watch(&helper->watch, EPOLLIN);
     return true;
 }

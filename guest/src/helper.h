@@ -12,7 +12,8 @@ struct answer {
 };
 
 typedef void helper_work(const void *argument, struct answer *answer); // in the child
-typedef void helper_done(uint32_t id, const struct answer *answer);    // in the agent, later
+// In the agent, later. `is_stale`: the host that asked is gone, and its request id may be another's by now.
+typedef void helper_done(uint32_t id, bool is_stale, const struct answer *answer);
 
 // `id` is handed to `done`. False if none could be started: errno.
 bool helper_start(helper_work *work, const void *argument, helper_done *done, uint32_t id, int timeout_ms);

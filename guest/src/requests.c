@@ -24,7 +24,6 @@
 
 enum { FLUSH_TIMEOUT_MS = 120000, FREEZE_TIMEOUT_MS = 60000, MAX_FREEZE_MS = 300000, DYING_MS = 500 };
 
-static uint32_t asking_session; // of the helper under way
 static bool freezing, frozen;
 static int64_t thaw_at;
 
@@ -80,20 +79,20 @@ static void freeze_work(const void *argument, struct answer *answer) {
     answer->error = disk_ioctl(FIFREEZE);
 }
 
-static void reply(uint32_t id, const struct answer *answer) {
-    if (asking_session != link_session())
-        return; // nobody waits for it any more
+static void reply(uint32_t id, bool is_stale, const struct answer *answer) {
+    if (is_stale)
+        return;
     if (answer->error)
         link_error(id, answer->error, answer->message[0] ? answer->message : strerror(answer->error));
     else
         link_send(FRAME_REPLY, id, NULL, 0);
 }
 
-static void freeze_ended(uint32_t id, const struct answer *answer) {
+static void freeze_ended(uint32_t id, bool is_stale, const struct answer *answer) {
     freezing = false;
     // A helper that was killed at its deadline may yet have frozen the disk: the watchdog thaws it.
     frozen = !answer->error || answer->error == ETIMEDOUT || answer->error == EIO;
-    reply(id, answer);
+    reply(id, is_stale, answer);
 }
 
 static void thaw(uint32_t id) {
@@ -110,10 +109,9 @@ static void thaw(uint32_t id) {
 }
 
 static void ask_helper(uint32_t id, helper_work *work, helper_done *done, int timeout_ms) {
-    asking_session = link_session();
     if (!helper_start(work, NULL, done, id, timeout_ms)) {
         struct answer answer = {.error = errno};
-        done(id, &answer);
+        done(id, false, &answer);
     }
 }
 

@@ -13,6 +13,7 @@ int root_mount(const char **what);
 int root_grow(const char **what); // let the work disk's file system fill its device
 int root_write(const char *path, unsigned mode, const char *text); // a small file in the root; 0 or errno
 int root_sync(void); // write all of the work disk's dirty data; 0 or errno
+bool root_mentions(const char *path, const char *word); // whether the file's first 64 KiB hold it
 void root_unmount(void); // as far as it goes, before power-off
 
 #endif

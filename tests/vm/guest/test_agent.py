@@ -66,9 +66,12 @@ async def test_a_clone_is_put_right_in_one_round_trip(vm: QemuVm) -> None:
         "",
     ]
     assert abs(await channel.ping() - time.time()) < 30
+    await collect(await channel.exec(Exec(script=b"echo 10.0.0.9 mine >> /etc/hosts")))
     # All of it again is nothing: the template may have been configured, and a woken VM is.
     again = Configure(hostname="sandbox", network=NETWORK, root=True, clock_ns=time.time_ns(), entropy=os.urandom(32))
     await channel.configure(again, timeout=TIMEOUT)
+    hosts = await collect(await channel.exec(Exec(script=b"cat /etc/hosts")))
+    assert hosts.stdout.endswith(b"127.0.1.1\tsandbox\n10.0.0.9 mine\n")
     routes = await collect(await channel.exec(Exec(script=b"ip -4 addr show eth0; ip route")))
     assert routes.stdout.count(b"172.16.0.2/30") == 1
     assert routes.stdout.count(b"default via 172.16.0.1 dev eth0") == 1
