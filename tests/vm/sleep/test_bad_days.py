@@ -110,6 +110,26 @@ async def test_a_vm_that_never_sleeps_is_started_again_when_it_dies(caller: Call
     assert (await caller.exec(vm_id, "cat /root/file")).stdout == b"precious\n"
 
 
+async def test_a_vm_that_dies_keeps_files_that_are_nowhere_else(caller: Caller, host: HostProgram) -> None:
+    vm_id, job_id = await caller.start("echo precious > /root/file; sync; echo begun; sleep 1000", keep="stay")
+    await caller.said(job_id, b"begun")
+    using = asyncio.create_task(caller.exec(vm_id, "sleep 1000", timeout_s=100))
+    while b"sleep 1000" not in (await caller.exec(vm_id, "ps")).stdout:
+        await asyncio.sleep(0.05)
+    os.kill(host.hypervisor(vm_id), signal.SIGKILL)
+    assert "signal 9" in str((await caller.ended(job_id)).error)
+    assert "signal 9" in (await caller.told(m.VmChanged, vm_id=vm_id, state="sleeping")).reason
+    assert (await asyncio.gather(using, return_exceptions=True))[0].__class__ is Problem
+    assert (await caller.exec(vm_id, "cat /root/file")).stdout == b"precious\n"
+    # So does a reboot from inside.
+    await caller.told(m.VmChanged, vm_id=vm_id, state="running")
+    await asyncio.gather(caller.exec(vm_id, "echo more >> /root/file; sync; reboot -f"), return_exceptions=True)
+    async with asyncio.timeout(60):
+        while await state(caller, vm_id) != "sleeping":
+            await asyncio.sleep(0.05)
+    assert (await caller.exec(vm_id, "cat /root/file")).stdout == b"precious\nmore\n"
+
+
 async def test_connections_into_a_vm_end_when_it_falls_asleep(caller: Caller) -> None:
     """And new ones are answered at once, also while it sleeps."""
     vm_id, _ = await caller.start("nc -lk -p 8080 -e cat", keep="stay")

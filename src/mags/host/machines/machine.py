@@ -437,14 +437,14 @@ class Machine:
         self._open_for_use()
         self.write()
 
-    def asleep(self) -> None:
+    def asleep(self, reason: str = "") -> None:
         """The VM has no process any more. What it was saved as is made safe in the background."""
         self.cell = None
         self.roster.jobs.clear()
         self.record.slept_at_ms = now_ms()
         self.to(VmState.SLEEPING)
         self.write()
-        self.announce(VmState.SLEEPING)
+        self.announce(VmState.SLEEPING, reason)
         cells = self.parts.cells
         self.spawn(cells.vmm.flush(cells.directory(self.record)), "flush")
 

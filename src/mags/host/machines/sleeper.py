@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mags.host.guest import ChannelClosed, GuestError
 from mags.host.machines import adoption, idle, slumber
 from mags.host.machines.cells import Cell
-from mags.host.machines.inbox import Died, Prepared
+from mags.host.machines.inbox import Died, Prepared, Wake
 from mags.host.machines.problems import as_problem
 from mags.host.machines.record import StartupRecord
 from mags.host.machines.roster import seen
@@ -40,7 +40,6 @@ ENDING_S = 2.0
 """For the ends of scripts to be told."""
 TROUBLE = (VmmError, NetworkError, ChannelClosed, GuestError, TimeoutError, OSError)
 LOST = "The VM has lost its memory, and the script with it"
-AGAIN = "started again"
 
 
 class Sleeper:
@@ -192,23 +191,38 @@ class Sleeper:
         return None
 
     async def revive(self, reason: str) -> bool:
-        """Start a VM that never sleeps, and has died, again on its own disk. Whether it is up."""
+        """What can be done for a VM that has died: one that never sleeps is started again on its own disk; one whose
+        files are nowhere else sleeps without a memory. Whether it goes on."""
         machine = self._machine
         record = machine.record
-        if not (record.no_sleep and record.keep == "stay") or machine.state is not VmState.RUNNING:
+        if machine.state not in (VmState.RUNNING, VmState.PARKED):
             return False
+        if record.no_sleep and record.keep == "stay":
+            return await self._start_again(reason)
+        if record.keep == "job" or record.attachment is not None or not machine.up.vm.died.done():
+            return False
+        log.warning("VM %s sleeps without its memory: %s", machine.vm_id, reason)
+        machine.gate.shut()
+        await machine.bury()
+        machine.asleep(reason)
+        if machine.gate.inside:
+            machine.tell(Wake())
+        return True
+
+    async def _start_again(self, reason: str) -> bool:
+        machine = self._machine
         log.warning("VM %s is started again: %s", machine.vm_id, reason)
         machine.gate.shut()
         await machine.bury()
         try:
             await machine.keeper.salvage()
-            cell = await slumber.restart(machine.parts.cells, record, machine.keeper)
+            cell = await slumber.restart(machine.parts.cells, machine.record, machine.keeper)
         except Exception as error:
             log.error("VM %s can't be started again: %s", machine.vm_id, error)
             return False
         await self._afresh(reason)
         await machine.rise(cell)
-        machine.announce(VmState.RUNNING, f"{reason} It was {AGAIN}.")
+        machine.announce(VmState.RUNNING, f"{reason} It was started again.")
         return True
 
     async def _afresh(self, reason: str) -> None:

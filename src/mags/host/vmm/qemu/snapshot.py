@@ -141,6 +141,8 @@ def usable(directory: Path, *, version: str, accelerator: str, memory_bytes: int
         meta = msgspec.json.decode((directory / META).read_bytes(), type=Meta)
         memory = (directory / MEMORY).stat()
         devices = (directory / DEVICES).read_bytes()
+    except FileNotFoundError as error:
+        raise SnapshotUnusable("There is no memory image of it.") from error
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise SnapshotUnusable(f"Its memory image can't be read: {error}.") from error
     if (meta.version, meta.accelerator) != (version, accelerator):
