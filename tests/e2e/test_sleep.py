@@ -82,3 +82,18 @@ def test_a_sandbox_is_there_for_the_web_and_for_ssh_though_it_sleeps(mags: Insta
     mags.cli("sleep", "served")
     assert mags.cli("ssh", "served", "--", "echo", "here").stdout == b"here\n"
     mags.cli("stop", "served")
+
+
+def test_a_synced_workspace_sleeps_with_its_sandbox(mags: Installation) -> None:
+    mags.cli("run", "-p", "-d", "-n", "cook", "-w", "pantry", "echo flour > /root/shelf")
+    until(mags, "cook", "running")
+    mags.cli("exec", "cook", COUNTER)
+    before = int(mags.out("exec", "cook", "cat /m/n"))
+    mags.cli("sleep", "cook")
+    until(mags, "cook", "sleeping")
+    assert int(mags.out("exec", "cook", "cat /m/n; echo sugar >> /root/shelf").split()[0]) >= before
+    mags.cli("sync", "cook")
+    assert mags.out("exec", "cook", "cat /root/shelf") == "flour\nsugar\n"
+    mags.cli("sleep", "cook")
+    mags.cli("stop", "cook")
+    assert mags.out("run", "-w", "pantry", "cat /root/shelf") == "flour\nsugar\n"
