@@ -159,16 +159,17 @@ static void handle_frames(void) {
 }
 
 static void lost_host(void) {
+    // A virtio port stays open, and the next host begins with a RESET. Nothing is dropped before that: the end of an
+    // earlier host may be told only after the RESET of the next one was read, as in every clone of a template.
+    if (agent.is_init)
+        return;
     end_session();
     parser_init(&parser);
-    if (listener.fd >= 0) {
-        loop_close(&link_watch);
+    loop_close(&link_watch);
+    if (listener.fd >= 0)
         loop_watch(&listener, EPOLLIN);
-    } else if (!agent.is_init) {
-        loop_close(&link_watch);
+    else
         ended = true;
-    }
-    // A virtio port stays open: the next host is announced by an event.
 }
 
 static void read_link(void) {
