@@ -48,16 +48,6 @@ static int open_channel(void) {
     return fd;
 }
 
-// A setting of the kernel; one that this kernel does not have is left.
-static void set(const char *path, const char *value) {
-    int file = open(path, O_WRONLY | O_CLOEXEC);
-    if (file < 0)
-        return;
-    if (write(file, value, strlen(value)) < 0)
-        errno = 0;
-    close(file);
-}
-
 int boot(void) {
     mkdir("/dev", 0755);
     if (mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL) < 0 && errno != EBUSY)
@@ -72,9 +62,6 @@ int boot(void) {
     mkdir("/pts", 0755);
     if (mount("devpts", "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=620,gid=5,ptmxmode=666") < 0)
         fatal("/pts");
-    // Out of memory, the guest kills rather than reads the same pages of programs again and again for minutes: the
-    // pages used in the last second stay (Documentation/admin-guide/mm/multigen_lru.rst of Linux).
-    set("/sys/kernel/mm/lru_gen/min_ttl_ms", "1000");
     modules_load("/mods/order");
     agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
     agent.random = open("/dev/urandom", O_RDWR | O_CLOEXEC);

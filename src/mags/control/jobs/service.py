@@ -15,7 +15,7 @@ from mags.control.jobs.views import full_view, status_view
 from mags.control.lifecycles.launch import launch
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.reaching import reach
-from mags.control.lifecycles.stopping import wish_stop
+from mags.control.lifecycles.stopping import stop_left_vm, wish_stop
 from mags.control.lifecycles.submission import LEASE_MS, submit
 from mags.control.lifecycles.syncing import sync as sync_now
 from mags.control.lifecycles.world import World
@@ -149,6 +149,8 @@ async def stop(world: World, caller: Caller, reference: str) -> dict[str, Any]:
                 world.spawn(_wait_for(work), f"stop-{job.id}")
                 raise
         job = await _settled(world, caller, job.id)
+    else:
+        await stop_left_vm(world, job)
     words = "is stopped" if job.status in FINAL_JOB_STATUSES else "is stopping; its host can't be reached now"
     return {
         "success": True,

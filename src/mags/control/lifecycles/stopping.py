@@ -46,6 +46,25 @@ async def stop_step(world: World, job: Job, vm: Vm) -> Next:
     return Done()
 
 
+async def stop_left_vm(world: World, job: Job) -> None:
+    """End the VM that a finished job has left parked, unless another job uses it. Raises Problem."""
+    if job.vm_id is None:
+        return
+    async with world.db.read() as session:
+        vm = await session.get(Vm, job.vm_id)
+        used = bool(await jobs.open_on_vm(session, job.owner_id, job.vm_id))
+    if vm is None or not vm.active or vm.host_id is None or used:
+        return
+    try:
+        await world.client.request(
+            vm.host_id, "stop", Stop(vm_id=vm.id), messages.Done, timeout=world.settings.stop_timeout_s
+        )
+    except Problem as problem:
+        if problem.code not in ("not_found", "gone"):
+            raise
+    await release(world, vm.id, state=VmState.GONE, reason="stopped")
+
+
 async def _cancel(world: World, job: Job, vm: Vm, host_id: str) -> Next:
     with world.notices.watch(job.id) as event:
         await world.client.request(
