@@ -64,6 +64,7 @@ REQUESTS: dict[str, type[Value]] = {
     "warm": messages.Warm,
     "drop": messages.Drop,
     "archive": messages.Archive,
+    "stored": messages.Stored,
 }
 
 
@@ -113,6 +114,8 @@ class ScriptedHost(SessionsHost):
             min_pool_size=1,
             max_pool_size=4,
         )
+        self.stored: list[messages.StoredWorkspace] = []
+        """What it says is on its volume."""
         self._loops: list[asyncio.Task[None]] = []
         self._jobs: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Any] = []
@@ -338,6 +341,10 @@ class ScriptedHost(SessionsHost):
     async def _do_drop(self, wish: messages.Drop) -> Value:
         shutil.rmtree(self.home.parent / "store" / wish.workspace_id, ignore_errors=True)
         return messages.Done()
+
+    async def _do_stored(self, wish: messages.Stored) -> Value:
+        later = sorted((one for one in self.stored if one.id > wish.after), key=lambda one: one.id)
+        return messages.StoredList(workspaces=later[: wish.limit])
 
     async def _do_archive(self, wish: messages.Archive) -> Value:
         self.vm(wish.workspace_id)

@@ -21,6 +21,7 @@ and new fields have defaults, so that programs of neighbouring versions understa
 | list      | Empty          | VmList         | every VM of the host, for reconciliation                        |
 | warm      | Warm           | Done           | build the template now                                          |
 | archive   | Archive        | Opened         | a session that carries a workspace as a tar file, out or in     |
+| stored    | Stored         | StoredList     | the workspaces that are on the volume, whoever made them        |
 | drop      | Drop           | Done           | remove a deleted workspace's data from the object store         |
 """
 
@@ -277,6 +278,34 @@ class Archive(Value):
     limit: int = 100 << 30
     """Bytes of everything that an import may bring."""
     window: int = 1 << 20
+
+
+class Stored(Value):
+    """A page of them, by id."""
+
+    after: str = ""
+    """The last id of the page before."""
+    limit: int = 500
+
+
+class StoredWorkspace(Value):
+    """What the volume itself says of a workspace."""
+
+    id: str
+    owner: str
+    """The id of a user, perhaps of another installation."""
+    name: str
+    disk_gb: int
+    generation: int
+    epoch: int
+    size_bytes: int = 0
+    synced_ms: int = 0
+
+
+class StoredList(Value):
+    """Fewer than the limit: there are no more."""
+
+    workspaces: list[StoredWorkspace] = []
 
 
 class Drop(Value):

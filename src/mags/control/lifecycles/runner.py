@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from mags.control.db import now_ms
+from mags.control.lifecycles.discovery import Discovery
 from mags.control.lifecycles.housekeeping import housekeeping
 from mags.control.lifecycles.launch import launch
 from mags.control.lifecycles.lost import lost_hosts, reconcile
@@ -30,7 +31,10 @@ Duty = Callable[[World], Coroutine[Any, Any, None]]
 def duties(world: World) -> list[Coroutine[Any, Any, None]]:
     """What is looked after until cancelled, each once per its interval, some also when kicked."""
 
+    discovery = Discovery(world)
+
     def on_presence(view: HostView, anew: bool) -> None:
+        discovery.hear(view)
         if anew:
             world.spawn(reconcile(world, view.host_id), f"reconcile-{view.host_id}")
             world.kick.set()

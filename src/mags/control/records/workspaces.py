@@ -70,7 +70,16 @@ async def find_or_add(
 
 
 async def add(
-    session: AsyncSession, owner: str, name: str, *, workspace_id: str, generation: int, disk_gb: int, size_bytes: int
+    session: AsyncSession,
+    owner: str,
+    name: str,
+    *,
+    workspace_id: str,
+    generation: int,
+    disk_gb: int,
+    size_bytes: int,
+    synced_ms: int | None,
+    epoch: int = 0,
 ) -> Workspace:
     """One whose data is in the store already. IntegrityError when the name is taken."""
     moment = now_ms()
@@ -80,7 +89,7 @@ async def add(
         name=name,
         synced=True,
         vm_id=None,
-        epoch=0,
+        epoch=epoch,
         generation=generation,
         disk_gb=disk_gb,
         base_id=None,
@@ -88,7 +97,7 @@ async def add(
         size_bytes=size_bytes,
         created_ms=moment,
         used_ms=moment,
-        synced_ms=moment,
+        synced_ms=synced_ms,
         deleted_ms=0,
     )
     session.add(row)

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from sqlalchemy.exc import IntegrityError
 
 from mags.control import errors
+from mags.control.db import now_ms
 from mags.control.http.streams import Stream
 from mags.control.lifecycles.candidates import storage_host
 from mags.control.lifecycles.syncing import sync_if_up
@@ -71,8 +72,13 @@ async def bring(
                 generation=1,
                 disk_gb=max(disk_gb or 1, int(details.get("disk_gb", 1))),
                 size_bytes=int(details.get("size_bytes", 0)),
+                synced_ms=now_ms(),
             )
     except IntegrityError:
+        async with world.db.read() as session:
+            found = await session.get(Workspace, wish.workspace_id)
+        if found is not None:  # seen on the volume (lifecycles.discovery) before we could record it
+            return found
         await world.client.request(host_id, "drop", Drop(workspace_id=wish.workspace_id), Done, timeout=120)
         raise _taken(name) from None
 

@@ -21,7 +21,7 @@ from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StorageError, StorageRefused
 from mags.host.storage.layout import Manifest
 from mags.protocol.errors import Problem
-from mags.protocol.messages import Archive, Attachment
+from mags.protocol.messages import Archive, Attachment, Stored, StoredList, StoredWorkspace
 
 log = logging.getLogger("mags.attachments")
 
@@ -97,11 +97,26 @@ class Attachments:
         with as_problems():
             await engine.workspaces.delete(workspace_id)
 
-    async def manifests(self) -> list[Manifest]:
-        """Of every workspace on the volume, whoever made it."""
+    async def stored(self, wish: Stored) -> StoredList:
+        """What is on the volume, whoever made it. Raises Problem."""
         engine = await self._ready()
         with as_problems():
-            return await engine.workspaces.manifests()
+            found = await engine.workspaces.manifests(after=wish.after, limit=max(1, wish.limit))
+        return StoredList(
+            workspaces=[
+                StoredWorkspace(
+                    id=manifest.id,
+                    owner=manifest.owner,
+                    name=manifest.name,
+                    disk_gb=manifest.disk_gb,
+                    generation=manifest.generation,
+                    epoch=manifest.epoch,
+                    size_bytes=manifest.size_bytes,
+                    synced_ms=manifest.synced_ms,
+                )
+                for manifest in found
+            ]
+        )
 
     async def export(self, wish: Archive) -> AsyncGenerator[bytes, None]:
         """The workspace as a tar file. Problem, `not_found` for one that is not on the volume."""
@@ -111,18 +126,16 @@ class Attachments:
                 async for chunk in chunks:
                     yield chunk
 
-    async def bring(self, wish: Archive, chunks: AsyncIterator[bytes]) -> tuple[Manifest, int]:
-        """Make the workspace of a tar file: what it is, and how many bytes its files take.
+    async def bring(self, wish: Archive, chunks: AsyncIterator[bytes]) -> Manifest:
+        """Make the workspace of a tar file.
 
         Problem, `invalid` for a bad archive; nothing is left then.
         """
         engine = await self._ready()
         with as_problems():
-            manifest = await transfers.bring(
+            return await transfers.bring(
                 engine.workspaces, wish.workspace_id, chunks, owner=wish.owner, name=wish.name, limit=wish.limit
             )
-            generations = engine.workspaces.of(manifest.id)
-            return manifest, await engine.workspaces.work(lambda: generations.used_bytes(manifest.generation))
 
     async def _ready(self) -> Engine:
         if self._settings.kind != "off":

@@ -26,14 +26,13 @@ class ExportStream(PlainStream):
 class ImportStream(PlainStream):
     """A workspace being made: that it is made is the stream's end."""
 
-    def __init__(self, made: asyncio.Task[tuple[Manifest, int]]) -> None:
+    def __init__(self, made: asyncio.Task[Manifest]) -> None:
         self._made = made
 
     async def finish(self) -> SessionEnd:
-        manifest, size = await self._made
-        return SessionEnd(
-            exit_code=0, details={"disk_gb": manifest.disk_gb, "image": manifest.image, "size_bytes": size}
-        )
+        made = await self._made
+        details = {"disk_gb": made.disk_gb, "image": made.image, "size_bytes": made.size_bytes}
+        return SessionEnd(exit_code=0, details=details)
 
 
 @asynccontextmanager

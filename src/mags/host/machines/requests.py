@@ -57,6 +57,7 @@ class Requests:
             "list": self._list,
             "warm": self._warm,
             "archive": self._archive,
+            "stored": self._stored,
             "drop": self._drop,
         }
 
@@ -173,6 +174,9 @@ class Requests:
         session = Session(self._client, wish, opening, alive=_nothing, gone="The host program has ended.")
         self._tasks.create_task(session.run(), name=f"session-{wish.session_id}")
         return await session.opened
+
+    async def _stored(self, data: bytes) -> m.Value:
+        return await self._storage().stored(m.decode(data, m.Stored))
 
     def _storage(self) -> Attachments:
         if self._attachments is None:

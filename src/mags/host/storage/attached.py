@@ -96,6 +96,7 @@ class Attached:
         if manifest is not None and manifest.epoch <= self.attachment.epoch and manifest.generation < number:
             before, manifest.generation = manifest.generation, number
             manifest.synced_ms = int(time.time() * 1000)
+            manifest.size_bytes = self.generations.used_bytes(number)
             manifest.disk_gb = max(manifest.disk_gb, self.attachment.disk_gb)
             self.generations.write_manifest(manifest)
             self.generations.drop(keep=(before,), below=number)

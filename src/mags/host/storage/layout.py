@@ -50,6 +50,8 @@ class Manifest(msgspec.Struct, kw_only=True):
     image: str = ""
     """Name of the image that the disk belongs to."""
     synced_ms: int = 0
+    size_bytes: int = 0
+    """Bytes in use in the file system, as of that generation."""
 
 
 class Lease(msgspec.Struct, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -68,7 +69,14 @@ async def bring(
             read = archives.read(source, draft, generations.jfs, limit=limit)
             number = generations.publish(draft, above=0)
             manifest = Manifest(
-                id=workspace_id, owner=owner, name=name, disk_gb=read.disk_gb, image=read.image, generation=number
+                id=workspace_id,
+                owner=owner,
+                name=name,
+                disk_gb=read.disk_gb,
+                image=read.image,
+                generation=number,
+                synced_ms=time.time_ns() // 1_000_000,
+                size_bytes=generations.used_bytes(number),
             )
             generations.write_manifest(manifest)
             generations.end_lease(writer)

@@ -12,6 +12,7 @@ import logging
 import shutil
 import time
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -201,12 +202,13 @@ class Workspaces:
 
         await self.work(work)
 
-    async def manifests(self) -> list[Manifest]:
-        """The manifests of all workspaces that are not deleted."""
+    async def manifests(self, *, after: str = "", limit: int | None = None) -> list[Manifest]:
+        """The manifests of the workspaces that are not deleted, by id: of those behind `after`, so many at most."""
 
         def work() -> list[Manifest]:
-            found = [(g.deleted, g.manifest()) for g in self._all()]
-            return [manifest for deleted, manifest in found if manifest is not None and not deleted]
+            later = (each for each in self._all() if each.directory.name > after)
+            whole = (each.manifest() for each in later if not each.deleted)
+            return list(islice((manifest for manifest in whole if manifest is not None), limit))
 
         return await self.work(work)
 
