@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import subprocess
@@ -151,3 +152,16 @@ async def test_a_vm_half_asleep_is_found_again(vmm: QemuVmm, template: VmSpec, t
 
 async def nothing() -> None:
     """A host program that was killed does not do the next thing."""
+
+
+async def test_a_flush_that_is_late_does_not_touch_a_newer_sleep(vmm: QemuVmm, running: Running) -> None:
+    directory = await asleep(running)
+    late = asyncio.create_task(vmm.flush(directory))
+    await asyncio.sleep(0)
+    world = await woken(vmm, directory)
+    await asleep(world)
+    await late
+    world = await woken(vmm, directory)
+    ended, output = await world.run("echo here")
+    assert (ended.code, output) == (0, "here\n")
+    await world.vm.destroy()

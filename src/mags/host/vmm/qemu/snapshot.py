@@ -26,6 +26,7 @@ import hashlib
 import os
 import re
 import struct
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,8 +43,12 @@ if TYPE_CHECKING:
 
 MEMORY, DEVICES, META, OVERLAY = "memory", "devices", "asleep.json", "work.qcow2"
 PAGE = os.sysconf("SC_PAGE_SIZE")
-PRESENT, SWAPPED, FILE_OR_SHARED = 1 << 63, 1 << 62, 1 << 61
-"""Bits of a pagemap entry. A page that is there (or in swap) and not the file's is the process's own."""
+TOP_BYTE, PRESENT, SWAPPED, FILE_OR_SHARED = 7, 0x80, 0x40, 0x20
+"""Of a pagemap entry (8 bytes, little-endian): its highest byte, and bits of that. A page that is there (or in swap)
+and not the file's is the process's own."""
+_OWN = bytes(bool(byte & (PRESENT | SWAPPED)) and not byte & FILE_OR_SHARED for byte in range(256))
+_RUNS = re.compile(rb"\x01+(?:\x00{1,4}\x01+)*")
+"""Short gaps are written too, with what the file has there anyway: that is quicker than to seek."""
 HEADER = b"QEVM\x00\x00\x00\x03"
 """Magic number and version of a saved state (migration/savevm.c of QEMU)."""
 CONFIGURATION = b"\x07" + struct.pack(">I", len(b"microvm")) + b"microvm"
@@ -51,6 +56,8 @@ CONFIGURATION = b"\x07" + struct.pack(">I", len(b"microvm")) + b"microvm"
 FICLONE = 0x40049409
 CHUNK = 1 << 20
 SAVE_TIMEOUT = 60.0
+_switch = threading.Lock()
+"""Held while META is changed or removed, so that what is removed is not flushed a moment later. Never for long."""
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -80,10 +87,30 @@ def is_asleep(directory: Path) -> bool:
     return (directory / META).exists()
 
 
-def forget(directory: Path) -> None:
-    """The guest is to run again: what was saved must never be used a second time. Durable."""
-    for name in (META, DEVICES):
-        (directory / name).unlink(missing_ok=True)
+async def forget(directory: Path) -> None:
+    """The guest is to run again: what was saved must never be used a second time.
+
+    What counts after a restart of the machine must be gone for good then: that takes as long as the disk needs to
+    write. What was not flushed yet counts under this boot of the kernel only.
+    """
+    with _switch:
+        durable = _flushed(directory)
+        for name in (META, DEVICES):
+            (directory / name).unlink(missing_ok=True)
+    if durable:
+        await asyncio.to_thread(_sync_directory, directory)
+
+
+def _flushed(directory: Path) -> bool:
+    try:
+        return msgspec.json.decode((directory / META).read_bytes(), type=Meta).flushed
+    except FileNotFoundError:
+        return False
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return True  # it can't be read now; that it can't later is not sure
+
+
+def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -91,9 +118,9 @@ def forget(directory: Path) -> None:
         os.close(descriptor)
 
 
-def discard(directory: Path) -> None:
+async def discard(directory: Path) -> None:
     """Remove all that was saved: the VM starts afresh."""
-    forget(directory)
+    await forget(directory)
     (directory / MEMORY).unlink(missing_ok=True)
 
 
@@ -270,16 +297,8 @@ def _own_runs(pagemap: int, region: Region) -> Iterator[tuple[int, int]]:
     raw = os.pread(pagemap, count * 8, region.start // PAGE * 8)
     if len(raw) != count * 8:
         raise VmmError("The guest's page map could not be read.")
-    run: int | None = None
-    for index, entry in enumerate(memoryview(raw).cast("Q")):
-        own = bool(entry & (PRESENT | SWAPPED)) and not entry & FILE_OR_SHARED
-        if own and run is None:
-            run = index
-        elif not own and run is not None:
-            yield run, index
-            run = None
-    if run is not None:
-        yield run, count
+    for run in _RUNS.finditer(raw[TOP_BYTE::8].translate(_OWN)):
+        yield run.span()
 
 
 # --- what lies on disk --------------------------------------------------------------------------------------------
@@ -309,23 +328,29 @@ def _flush(directory: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        if is_asleep(directory):
-            done = msgspec.structs.replace(meta, flushed=True)
-            _replace_meta(directory, done)
+        with _switch:
+            # It may have woken, and even fallen asleep again.
+            descriptor = os.open(directory / META, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                if msgspec.json.decode(os.pread(descriptor, 1 << 16, 0), type=Meta) == meta:
+                    _overwrite(descriptor, msgspec.structs.replace(meta, flushed=True))
+            except BaseException:
+                os.close(descriptor)
+                raise
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _sync_directory(directory)
     except FileNotFoundError:
         return  # it woke
 
 
-def _replace_meta(directory: Path, meta: Meta) -> None:
-    """Overwrite in place, never create: a VM that wakes in this moment removes the name for good."""
+def _overwrite(descriptor: int, meta: Meta) -> None:
+    """In place, never by a new file: a VM that wakes in this moment removes the name for good."""
     data = msgspec.json.encode(meta)
-    descriptor = os.open(directory / META, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        # One character shorter at most ("true" for "false"): padded, so that one write replaces all.
-        os.pwrite(descriptor, data + b" " * max(0, os.fstat(descriptor).st_size - len(data)), 0)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # One character shorter at most ("true" for "false"): padded, so that one write replaces all.
+    os.pwrite(descriptor, data + b" " * max(0, os.fstat(descriptor).st_size - len(data)), 0)
 
 
 def _words(error: OSError) -> str:

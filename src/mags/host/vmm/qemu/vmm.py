@@ -104,7 +104,7 @@ class QemuVmm:
             raise VmmError(f"The directory of the VM cannot be made: {error}") from error
         try:
             if afresh:
-                snapshot.discard(directory)
+                await snapshot.discard(directory)
                 records.forget(directory)
             if work_disk is None:
                 disk = replace(disk, base=await _link(disk.base, directory / BASE, copy=True))
@@ -175,7 +175,7 @@ class QemuVmm:
             made = Record(spec, uid, process.pid, process.started, key, self.accelerator, self.version)
             records.save(directory, made)
             # From here on the image must not be used again: the guest is about to change its disk.
-            snapshot.forget(directory)
+            await snapshot.forget(directory)
             await process.unless_dead(qmp.execute("cont"))
         except BaseException:
             await process.kill()
