@@ -78,6 +78,13 @@ async def test_a_clone_is_put_right_in_one_round_trip(vm: QemuVm) -> None:
     await channel.aclose()
 
 
+async def test_a_clone_answers_the_first_greeting(vm: QemuVm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mags.host.guest.channel.THOROUGH_AFTER", ())
+    for _ in range(3):
+        channel = await Channel.connect(vm.channel_path, timeout=TIMEOUT)
+        await channel.aclose()
+
+
 async def test_clones_have_random_numbers_of_their_own(vmm: QemuVmm, running: Running, tmp_path: Path) -> None:
     script = "head -c 16 /dev/urandom | od -An -tx1"
     mine = await output(running, script)

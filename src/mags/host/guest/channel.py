@@ -14,12 +14,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from mags.host.guest import files
 from mags.host.guest.errors import ChannelClosed, GuestError
 from mags.host.guest.files import FileReader
 from mags.host.guest.process import Process
+from mags.host.guest.wire import Wire
 from mags.protocol.guest import (
     Configure,
     Decoder,
@@ -60,41 +61,12 @@ class Configured:
     confirmed: frozenset[Part]
 
 
-class _Wire(asyncio.Protocol):
-    """Bytes in, bytes out, flow control."""
-
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
-        self.channel: Channel | None = None
-        self.writable = asyncio.Event()
-        self.writable.set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have the interface of asyncio.Transport without being one.
-        self.transport = cast(asyncio.Transport, transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self.channel is not None:
-            self.channel._receive(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.writable.set()
-        if self.channel is not None:
-            self.channel._end("the virtual machine has ended")
-
-    def pause_writing(self) -> None:
-        self.writable.clear()
-
-    def resume_writing(self) -> None:
-        self.writable.set()
-
-
 class Channel:
     """Made by `connect`. All methods raise ChannelClosed once the guest is gone, GuestError when it refuses."""
 
     hello: Hello
 
-    def __init__(self, wire: _Wire, transport: asyncio.Transport) -> None:
+    def __init__(self, wire: Wire, transport: asyncio.Transport) -> None:
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.processes: dict[int, Process] = {}
         self._wire = wire
@@ -125,7 +97,7 @@ class Channel:
         async with asyncio.timeout(timeout):
             while True:
                 try:
-                    transport, wire = await loop.create_unix_connection(_Wire, str(path))
+                    transport, wire = await loop.create_unix_connection(Wire, str(path))
                     break
                 except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
                     await asyncio.sleep(0.005)
