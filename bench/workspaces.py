@@ -125,19 +125,25 @@ def _syncs(mags: Installation, api: Api) -> list[Row]:
     _sync(api, job)
     nothing, megabyte, many = [], [], []
     uploads: list[float] = []
+    frozen: list[float] = []
     for number in range(SYNCS):
         nothing.append(_sync(api, job)[0])
         _exec(api, job, MEGABYTE.format(number=number))
         before = _blocks(mags)
-        megabyte.append(_sync(api, job)[0])
+        taken, answer = _sync(api, job)
+        megabyte.append(taken)
+        frozen.append(answer["freeze_ms"])
         uploads.append(sum(size for name, size in _blocks(mags).items() if name not in before) / 1e6)
         _exec(api, job, MANY.format(number=number, files=FILES))
-        many.append(_sync(api, job)[0])
+        taken, answer = _sync(api, job)
+        many.append(taken)
+        frozen.append(answer["freeze_ms"])
     _stop(api, "big")
     return [
         row("sync, nothing changed", "ms", nothing, goal=50),
         row("sync, 1 MB changed", "ms", megabyte, goal=600),
         row(f"sync, {FILES} small files changed", "ms", many, goal=2000),
+        row("the guest frozen in a sync", "ms", frozen, goal=100),
         row(f"uploaded for 1 MB changed in {BIG_MB} MB", "MB", uploads, goal=3),
     ]
 

@@ -91,6 +91,8 @@ class Synced(TypedDict):
     synced_at: str
     bytes: int
     duration_ms: int
+    freeze_ms: int
+    """How long the guest's writes waited."""
 
 
 class Access(TypedDict):

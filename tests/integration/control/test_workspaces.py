@@ -74,6 +74,7 @@ async def test_a_synced_workspace_goes_from_host_to_host(tmp_path: Path) -> None
         assert body["status"] == "completed"
         synced = await mags.api.post("/mags-jobs/p/sync")
         assert synced.status_code == 200 and synced.json()["synced_at"] is not None
+        assert synced.json()["freeze_ms"] >= 0
         workspace = (await mags.api.get("/mags-workspaces/p")).json()
         assert workspace["last_synced_at"] is not None and workspace["synced"] is True
         await first._do_stop(messages.Stop(vm_id=body["vm_id"]))

@@ -180,7 +180,12 @@ async def _settled(world: World, caller: Caller, job_id: str) -> Job:
 async def sync(world: World, caller: Caller, reference: str) -> dict[str, Any]:
     reached = await reach(world, caller.user_id, reference)
     synced = await sync_now(world, reached.vm)
-    return {"synced_at": moment(synced.synced_at_ms), "bytes": synced.bytes, "duration_ms": synced.duration_ms}
+    return {
+        "synced_at": moment(synced.synced_at_ms),
+        "bytes": synced.bytes,
+        "duration_ms": synced.duration_ms,
+        "freeze_ms": synced.freeze_ms,
+    }
 
 
 async def power(world: World, caller: Caller, reference: str, verb: str) -> dict[str, Any]:
