@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import os
 import statistics
 import sys
@@ -18,6 +19,11 @@ RUNS = 20
 CYCLES = 100
 SLEEPERS = 200
 FILL = "mkdir -p /f; mount -t tmpfs none /f; head -c {size}M /dev/urandom > /f/x"
+PAGE = r"""
+printf '#!/bin/sh\nread line\nprintf "HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\npage"' > /root/answer
+chmod +x /root/answer
+exec nc -lk -p 8080 -e /root/answer
+"""
 WAITING = {"persistent": True, "idle_timeout": 3600}
 
 
@@ -33,7 +39,7 @@ def _say(text: str) -> None:
 def _nights() -> list[Row]:
     with server(MAGS_HOST_POOL_TARGET="0") as mags:
         api = Api(mags)
-        return [*_used(api), *_cycles(mags, api), *_sleepers(mags, api)]
+        return [*_used(api), *_pages(mags, api), *_cycles(mags, api), *_sleepers(mags, api)]
 
 
 def _sandbox(api: Api, name: str, script: str = "true", **wish: object) -> str:
@@ -71,6 +77,35 @@ def _used(api: Api) -> list[Row]:
         row("sleep, 256 MB used", "ms", falling, goal=150),
         row("wake to running", "ms", rising, goal=150),
         row("wake to first exec answered", "ms", first, goal=600),
+    ]
+
+
+def _pages(mags: Installation, api: Api) -> list[Row]:
+    _say("first pages")
+    request_id = api.run(PAGE, name="page", **WAITING)
+    _exec(api, request_id, "until nc -z 127.0.0.1 8080; do sleep 0.1; done")
+    site = str(api.call("POST", f"/mags-jobs/{request_id}/access", {"port": 8080})["url"]).split("/")[2]
+
+    def get() -> float:
+        host, _, port = mags.apps.rpartition(":")
+        begin = time.perf_counter()
+        connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        connection.request("GET", "/", headers={"Host": site})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (200, b"page"), answer.status
+        connection.close()
+        return milliseconds(begin)
+
+    get()
+    asleep = []
+    for _ in range(RUNS):
+        api.call("POST", f"/mags-jobs/{request_id}/sleep")
+        asleep.append(get())
+    awake = [get() for _ in range(RUNS)]
+    api.call("POST", f"/mags-jobs/{request_id}/stop")
+    return [
+        row("first page of a sleeping VM, by its URL", "ms", asleep, goal=800),
+        row("page of a VM that is awake (a process for each), by its URL", "ms", awake),
     ]
 
 
