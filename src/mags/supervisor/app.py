@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from socket import socket
@@ -89,6 +89,9 @@ class Supervisor:
     async def stop(self) -> None:
         """End everything, in the other order. Idempotent. VMs go on unless they were stopped before."""
         await self._stack.aclose()
+        for directory in (self.layout.sockets, self.layout.networks):
+            with suppress(OSError):  # of VMs that go on, something is left
+                directory.rmdir()
 
     def status_line(self, *, counts: bool) -> str:
         """See `status.line`."""

@@ -46,6 +46,11 @@ class Layout:
         base = Path("/run") if os.geteuid() == 0 else Path("/tmp")
         return base / f"mags-{os.geteuid()}-{self.id}"
 
+    @property
+    def networks(self) -> Path:
+        """Where the host pins the networks of its VMs, by default."""
+        return Path("/run/mags") / self.id
+
     def make(self) -> None:
         """The supervisor's own directories, for their owner only. PermissionError when we may not."""
         try:

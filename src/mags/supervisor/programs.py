@@ -99,7 +99,7 @@ def _control(settings: Settings, layout: Layout) -> tuple[dict[str, str], dict[s
 
 
 def _host(settings: Settings, layout: Layout) -> tuple[dict[str, str], dict[str, str]]:
-    defaults = {"RUNTIME_DIR": f"/run/mags/{layout.id}"}
+    defaults = {"RUNTIME_DIR": str(layout.networks)}
     fixed = {"DATA_DIR": str(layout.data)}
     if settings.s3 == "local":
         fixed["STORAGE_KIND"] = "local"
