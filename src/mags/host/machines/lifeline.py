@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from mags.host.config import Settings
 from mags.host.guest import ChannelClosed, GuestError
 from mags.host.machines.cells import Cell
 
+log = logging.getLogger(__name__)
+
+CONSOLE_LINES = 5
 DEATH_S = 2.0
 """After the channel has ended: how long to wait for the hypervisor's end, which says why."""
 
@@ -27,6 +31,8 @@ class Lifeline:
         if not died.done():
             await asyncio.wait({died}, timeout=DEATH_S)
         reason = died.result() if died.done() else closed.result()
+        words = (await cell.vm.console()).strip().splitlines()[-CONSOLE_LINES:] if died.done() else []
+        log.warning("VM %s ended: %s Its console: %s", cell.record.handle, reason, " | ".join(words) or "(empty)")
         self._end(f"The VM ended unexpectedly: {reason}")
 
     async def pulse(self, cell: Cell) -> None:
@@ -45,6 +51,14 @@ class Lifeline:
             except GuestError as error:
                 self._end(f"The VM has failed: {error}")
                 return
+
+    async def explain(self, error: Exception) -> str:
+        """Why the guest is gone, as far as that is known a moment after a request has failed for it."""
+        try:
+            async with asyncio.timeout(DEATH_S + 1):
+                return await self.why()
+        except TimeoutError:
+            return str(error)
 
     def cut(self, reason: str) -> None:
         """We end the VM ourselves; nobody is called."""

@@ -359,6 +359,8 @@ class Machine:
             process = await self.dispatcher.give(self.cell, wish.script, self.record.environment)
         except (Problem, GuestError, ChannelClosed, TimeoutError, OSError) as error:
             problem = as_problem(error)
+            if isinstance(error, ChannelClosed):
+                problem = Problem("guest_failed", await self.lifeline.explain(error))
             self.dispatched = not fresh
             self.roster.withdraw(wish.script.job_id, problem)
             if fresh or isinstance(error, ChannelClosed):
