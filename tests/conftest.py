@@ -19,7 +19,8 @@ SESSION = os.environ.setdefault("MAGS_TEST_SESSION", secrets.token_hex(8))
 IN_CI = os.environ.get("CI") == "true"
 # Whoever started us in the background may have had these ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(_number, signal.SIG_DFL)
 os.environ.pop("MAGS_API_URL", None)
 os.environ.pop("MAGS_API_TOKEN", None)
 os.environ.pop("MAGS_TOKEN", None)
