@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -26,6 +27,14 @@ os.environ.pop("MAGS_API_TOKEN", None)
 os.environ.pop("MAGS_TOKEN", None)
 
 _vm_tests_passed = 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A short place for temporary files: paths of unix sockets are bounded (107 bytes, unix(7))."""
+    if not config.option.basetemp:
+        place = Path(f"/tmp/mt-{SESSION[:8]}")
+        config.option.basetemp = str(place)
+        config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
 
 
 @pytest.hookimpl(hookwrapper=True)

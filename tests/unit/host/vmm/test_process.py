@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,8 @@ def test_processes_are_found_by_name_only_with_their_program(tmp_path: Path) -> 
     script = "read x; exit 0"
     argv = [str(sleep), "-c", script, "-name", name.replace(",", ",,")]
     with subprocess.Popen(argv, executable=SHELL, stdin=subprocess.PIPE) as child:
+        while find_by_name(sleep, name) is None:  # until the kernel shows its new command line
+            time.sleep(0.01)
         assert find_by_name(sleep, name) == child.pid
         assert find_by_name(Path("/usr/bin/other"), name) is None
         assert find_by_name(sleep, f"{name}2") is None
