@@ -31,6 +31,8 @@ class Lifeline:
         if not died.done():
             await asyncio.wait({died}, timeout=DEATH_S)
         reason = died.result() if died.done() else closed.result()
+        if self._reason.done():
+            return  # we have ended it
         words = (await cell.vm.console()).strip().splitlines()[-CONSOLE_LINES:] if died.done() else []
         log.warning("VM %s ended: %s Its console: %s", cell.record.handle, reason, " | ".join(words) or "(empty)")
         self._end(f"The VM ended unexpectedly: {reason}")
