@@ -231,10 +231,17 @@ class NamespacePool:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
+            future.add_done_callback(_seen)
             if undo is not None:
                 self._workshop.builder.submit(self._workshop.destroy, undo)
                 self._used.discard(undo)
             raise
+
+
+def _seen(future: asyncio.Future[T]) -> None:
+    """What went wrong with work that nobody waits for any more is nobody's to report."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _installation(state: Path) -> str:
