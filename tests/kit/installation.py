@@ -8,6 +8,7 @@ Images and the kernel come from a cache that all tests share (MAGS_TEST_CACHE), 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -116,7 +117,7 @@ class Installation:
         self.start()
 
     def stop(self) -> None:
-        """`mags down`, and nothing is left."""
+        """`mags down`, and then nothing is left."""
         try:
             if self.up is not None:
                 subprocess.run(
@@ -130,7 +131,18 @@ class Installation:
                         self.up.kill()
                         self.up.wait()
         finally:
+            self._forget()
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _forget(self) -> None:
+        """VMs that sleep keep their network until they wake; with the data directory it goes too."""
+        runtime = Path("/run/mags") / hashlib.sha256(os.fsencode(self.data)).hexdigest()[:8]
+        for network in runtime.glob("*/net/*"):
+            subprocess.run(["umount", network], check=False, capture_output=True, timeout=60)
+        for installation in runtime.glob("*"):
+            table = ["nft", "delete", "table", "inet", f"mags_{installation.name}"]
+            subprocess.run(table, check=False, capture_output=True, timeout=60)
+        shutil.rmtree(runtime, ignore_errors=True)
 
     def programs(self) -> dict[str, list[int]]:
         """Pids of the running programs by name (control, host, edge, nats-server) that belong to this installation."""
