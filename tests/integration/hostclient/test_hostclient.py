@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from mags.hostclient import HostClient, Hosts, HostState, Session, presence
-from mags.kit.nats import connect
+from mags.kit.nats import connect, settle
 from mags.protocol import messages, subjects
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
@@ -48,7 +48,7 @@ async def line(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Line]:
         host = ScriptedHost(theirs, folder)
         host.vm("vm")
         await host.start()
-        await theirs.flush()
+        await settle(theirs)
         try:
             yield Line(url, ours, theirs, HostClient(ours), host)
         finally:
@@ -75,7 +75,7 @@ async def test_an_answer_that_does_not_come_leaves_the_outcome_unknown(line: Lin
         pass
 
     subscription = await line.theirs.subscribe(subjects.rpc("mute", "list"), cb=ignore)
-    await line.theirs.flush()
+    await settle(line.theirs)
     with pytest.raises(Problem) as refused:
         await line.client.request("mute", "list", Empty(), Done, timeout=0.1)
     assert refused.value.code == "outcome_unknown"
@@ -100,7 +100,7 @@ async def test_rubbish_instead_of_an_answer_is_a_problem(line: Line) -> None:
         await message.respond(b"\xc1rubbish")
 
     await line.theirs.subscribe(subjects.rpc("rubbish", "list"), cb=rubbish)
-    await line.theirs.flush()
+    await settle(line.theirs)
     with pytest.raises(Problem):
         await line.client.request("rubbish", "list", Empty(), Done)
 
@@ -165,7 +165,7 @@ async def test_a_problem_at_the_end_is_raised(line: Line) -> None:
         await line.theirs.publish(out, messages.encode(SessionEnd(code="gone", message="The VM has ended.")))
 
     await line.theirs.subscribe(subjects.rpc("failing", "open"), cb=failing)
-    await line.theirs.flush()
+    await settle(line.theirs)
     async with await Session.open(line.client, "failing", Open(vm_id="v", session_id=new_id(), kind="exec")) as session:
         assert (await anext(session)).data == b"some"
         with pytest.raises(Problem) as refused:
@@ -215,7 +215,7 @@ async def test_hosts_are_live_then_suspect_then_lost(line: Line) -> None:
         said.boot, said.host_id = boot, host_id
         await line.theirs.publish(subjects.presence(subject), messages.encode(said))
     await line.theirs.publish(subjects.presence("p1"), b"rubbish")
-    await line.theirs.flush()
+    await settle(line.theirs)
     await until(lambda: len(news) == 3)
     assert news == [("p1", True), ("p1", False), ("p1", True)]
     assert hosts.state("p1") is HostState.LIVE and [view.host_id for view in hosts.live()] == ["p1"]
