@@ -21,6 +21,7 @@ from typing import Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from mags.kit.nats import settle
 from mags.protocol import edge, messages, subjects
 from mags.protocol.errors import Problem
 from mags.protocol.messages import (
@@ -76,7 +77,7 @@ class ScriptedHost:
         self.vms[vm_id].asleep = True
         event = messages.VmChanged(vm_id=vm_id, state="sleeping", at_ms=int(time.time() * 1000))
         await self.nats.publish(subjects.event(self.host_id), messages.encode(event))
-        await self.nats.flush()
+        await settle(self.nats)
 
     async def aclose(self) -> None:
         for task in [*self.sessions, *self._requests]:
@@ -146,7 +147,7 @@ class _Session:
 
     async def start(self) -> None:
         self.subscription = await self.nats.subscribe(subjects.session_in(self.wish.session_id), cb=self._on_frame)
-        await self.nats.flush()
+        await settle(self.nats)
 
     async def _on_frame(self, message: Msg) -> None:
         frame = messages.decode_frame(message.data)
@@ -163,7 +164,7 @@ class _Session:
         try:
             end = await (self._connect() if self.wish.kind == "connect" else self._process())
             await self.send(end)
-            await self.nats.flush()
+            await settle(self.nats)
         finally:
             await self.subscription.unsubscribe()
 
@@ -329,7 +330,7 @@ class ScriptedControl:
     async def aclose(self) -> None:
         """Control is away from now on."""
         await self._subscription.unsubscribe()
-        await self.nats.flush()
+        await settle(self.nats)
 
     def publish(self, label: str, vm_id: str, *, host_id: str = "h1", port: int = 8080, **more: Any) -> None:
         """Make `label` lead to a VM."""
@@ -340,7 +341,7 @@ class ScriptedControl:
     async def changed(self, *subdomains: str, vms: tuple[str, ...] = (), ports: tuple[int, ...] = ()) -> None:
         value = edge.Changed(subdomains=list(subdomains), vms=list(vms), ports=list(ports))
         await self.nats.publish(edge.CHANGED, messages.encode(value))
-        await self.nats.flush()
+        await settle(self.nats)
 
     async def _on_request(self, message: Msg) -> None:
         try:

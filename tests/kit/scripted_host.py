@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from mags.kit import tasks
+from mags.kit.nats import settle
 from mags.protocol import messages, subjects
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
@@ -124,7 +125,7 @@ class ScriptedHost(SessionsHost):
         subscription = await self.nats.subscribe(subjects.rpc(self.host_id, "*"), cb=self._on_request)
         self._subscriptions.append(subscription)
         self._loops.append(asyncio.create_task(self._be_present()))
-        await self.nats.flush()
+        await settle(self.nats)
 
     async def vanish(self) -> None:
         """Fall silent, as a host that has lost its network."""

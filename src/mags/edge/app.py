@@ -47,7 +47,7 @@ class Edge:
         await self._urls.start()
         self.ssh = Gateway(settings, hosts, directory, activity)
         await self.ssh.start()
-        await self._connection.flush()  # what is subscribed to, is heard from now on
+        await nats.settle(self._connection)  # what is subscribed to, is heard from now on
 
     @property
     def caddy(self) -> Child | None:

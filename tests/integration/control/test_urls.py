@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from mags.control.records import public_keys
 from mags.hostclient import HostClient
+from mags.kit.nats import settle
 from mags.protocol import edge, messages
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Value
@@ -36,7 +37,7 @@ class Edge:
         await self._mags.nats.subscribe(edge.DESCRIBE, cb=self._describe)
         await self._mags.nats.subscribe(edge.LISTEN, cb=self._listen)
         await self._mags.nats.subscribe(edge.CHANGED, cb=self._changed)
-        await self._mags.nats.flush()
+        await settle(self._mags.nats)
 
     async def _describe(self, message: Msg) -> None:
         await message.respond(messages.answer(edge.EdgeInfo(ssh_host_key=HOST_KEY)))
