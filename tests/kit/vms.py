@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mags.host.app import agent_path, rehearse, settle
+from mags.host.app import rehearse, settle
 from mags.host.guest import Channel, Configure, Exec, Exit
-from mags.host.images import ImageMissing, ImageStore
+from mags.host.images import ImageMissing, ImageStore, agent_path
 from mags.host.images.build import build_alpine
 from mags.host.vmm.driver import TapSource
 from mags.host.vmm.qemu import QemuVmm

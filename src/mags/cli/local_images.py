@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mags.host.app import agent_path
 from mags.host.config import Settings as HostSettings
-from mags.host.images import Image, ImageStore
+from mags.host.images import Image, ImageStore, agent_path
 from mags.host.images.build import build_alpine, build_debian
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from mags.host.attachments import Attachments
 from mags.host.config import Settings
 from mags.host.guest import Builtin, Channel, Exec
-from mags.host.images import ImageStore
+from mags.host.images import ImageStore, agent_path
 from mags.host.isolation import Cgroups, UidPool
 from mags.host.machines import welcome
 from mags.host.machines.capacity import Capacity
@@ -179,8 +179,3 @@ async def settle(socket: Path) -> None:
         await channel.flush()
     finally:
         await channel.aclose()
-
-
-def agent_path() -> Path:
-    """The guest agent's binary."""
-    return Path(__file__).parents[3] / "guest" / "build" / "mags-agent"

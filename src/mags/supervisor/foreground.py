@@ -19,11 +19,10 @@ from mags.supervisor.app import Supervisor, Trouble
 from mags.supervisor.config import Settings
 from mags.supervisor.lock import AlreadyUp
 from mags.supervisor.ports import PortTaken
+from mags.supervisor.shutdown import LEAVE_VMS
 
 FAILURES = (Trouble, PortTaken, AlreadyUp, ChildFailed, CommandError, PermissionError, TimeoutError)
 """What `start` raises with a sentence for people."""
-LEAVE_VMS = signal.SIGUSR1
-"""Ends the supervisor and its programs, and leaves the VMs running for the next one."""
 CLEAR = "\r\033[K"
 """To the begin of the terminal's line, which is empty then."""
 REDRAW = 1.0

@@ -7,10 +7,11 @@ import select
 import signal
 import time
 
-from mags.supervisor.foreground import LEAVE_VMS
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import is_held, read_record
 
+LEAVE_VMS = signal.SIGUSR1
+"""Ends the supervisor and its programs, and leaves the VMs running for the next one."""
 DEADLINE = 180.0
 """Seconds that everything has to end."""
 

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -30,6 +33,39 @@ def test_every_argument_says_what_it_is_for(name: str) -> None:
     made = parser(import_module(f"mags.cli.commands.{COMMANDS[name].module}"), name)
     silent = [action.dest for action in made._actions if action.help is None and action.choices is None]
     assert set(silent) <= {"workspace", "name"}
+
+
+SLOW = {"httpx", "nats", "pydantic", "sqlalchemy", "fastapi", "pyroute2", "msgspec"}
+
+
+def modules_after(*commands: list[str]) -> set[str]:
+    """The modules that a process has loaded when it has run these command lines."""
+    program = """
+import json, sys
+from mags.cli.main import main
+for words in json.loads(sys.argv[1]):
+    try:
+        main(words)
+    except SystemExit:
+        pass
+print(json.dumps(list(sys.modules)), file=sys.stderr)
+"""
+    words = [sys.executable, "-c", program, json.dumps(commands)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_help_loads_nothing_slow() -> None:
+    loaded = modules_after(["--help"], *([name, "--help"] for name in COMMANDS))
+    assert "mags.cli.commands.run" in loaded
+    assert loaded & (SLOW | {"asyncio", "mags.sdk.client"}) == set()
+
+
+def test_the_commands_about_this_machine_load_no_server(tmp_path: Path) -> None:
+    place = ["--data-dir", str(tmp_path)]
+    loaded = modules_after(["image", "list", *place], ["down", *place])
+    assert "mags.host.images" in loaded
+    assert loaded & {"mags.host.app", "mags.supervisor.app", "nats", "sqlalchemy", "pyroute2", "httpx"} == set()
 
 
 def test_no_command_prints_the_overview(mags: Mags) -> None:

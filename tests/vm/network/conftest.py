@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.app import agent_path, rehearse, settle
+from mags.host.app import rehearse, settle
 from mags.host.guest import Channel
-from mags.host.images import ImageMissing, ImageStore
+from mags.host.images import ImageMissing, ImageStore, agent_path
 from mags.host.images.build import build_alpine
 from mags.host.isolation import UidPool
 from mags.host.machines import welcome

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.app import agent_path
-from mags.host.images import ImageInvalid, ImageStore, firmware, wheel
+from mags.host.images import ImageInvalid, ImageStore, agent_path, firmware, wheel
 from mags.host.images.alpine import confined
 from mags.host.images.build import build_alpine, import_image
 from mags.host.vmm.spec import VmSpec

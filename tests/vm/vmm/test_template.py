@@ -79,8 +79,7 @@ async def test_a_guest_that_does_not_come_up_is_an_error_and_leaves_nothing(imag
 BUILDER = """
 import asyncio, sys
 from pathlib import Path
-from mags.host.app import agent_path
-from mags.host.images import ImageStore
+from mags.host.images import ImageStore, agent_path
 from mags.host.vmm.qemu import QemuVmm
 from tests.kit import vms
 

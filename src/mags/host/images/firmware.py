@@ -22,6 +22,11 @@ FORMAT = "1"
 """Raised when the content of the kernel's directory changes."""
 
 
+def agent_path() -> Path:
+    """The guest agent's binary."""
+    return Path(__file__).parents[4] / "guest" / "build" / "mags-agent"
+
+
 def kernel_key() -> str:
     """Names the kernel and its modules."""
     return hashlib.sha256(f"{FORMAT} {wheel.pin().sha256}".encode()).hexdigest()[:16]
