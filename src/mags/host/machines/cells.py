@@ -178,6 +178,11 @@ class Cells:
             await asyncio.to_thread(_remove_tree, directory)
         for name in await self._groups.sweep(handles):
             log.warning("removed the orphan control group %s", name)
+        for record in keep:
+            # After a restart of the machine the numbers are given out anew: it must not take another VM's for its own.
+            if record.namespace is not None and not self.namespaces.left(record.namespace):
+                record.namespace = None
+                self.records.write(record)
         networks = {record.namespace for record in keep if record.namespace is not None}
         for index in await self.namespaces.sweep(networks):
             log.warning("removed the orphan network %d", index)

@@ -138,6 +138,10 @@ class NamespacePool:
         self._used.add(index)
         return self._namespace(index)
 
+    def left(self, index: int) -> bool:
+        """Whether an earlier process left this one. If not, the number may be another VM's by now."""
+        return index in self._found
+
     async def sweep(self, keep: Collection[int]) -> list[int]:
         """Destroy what earlier processes left, but for the namespaces of `keep`; returns which."""
         orphans = sorted(self._found.difference(keep))
