@@ -3,12 +3,13 @@
     (heard) live --15 s silent--> suspect --30 s silent--> lost
               ^-------------------------heard---------------'
 
-Silence is counted from when we began to listen, also after our own connection to NATS was away: who could not hear
-declares nobody lost.
+Silence is counted from when we began to listen, also after our own connection to NATS was away or we stood still
+ourselves: who could not hear declares nobody lost.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,9 +27,14 @@ from mags.protocol.messages import Presence
 SUSPECT_AFTER = 15.0
 LOST_AFTER = 30.0
 """Seconds of silence."""
+LOOK_S = 1.0
+"""How often we make sure that we hear at all."""
+DEAF_AFTER = 5.0
+"""Seconds without such a look: this program was frozen, or too busy to hear anybody."""
 
 Listener = Callable[["HostView", bool], None]
-"""Called at each presence; True when the host program has started anew since (or was never heard before)."""
+"""Called at each presence; True when what the host has must be looked at anew: its program has started since, it was
+never heard before, or it was lost and its VMs were given up meanwhile."""
 
 
 class HostState(StrEnum):
@@ -65,6 +71,8 @@ class Hosts:
         self._subscription: Subscription | None = None
         self._listeners: list[Listener] = []
         self._began = clock()
+        self._looked = time.monotonic()
+        self._looking: asyncio.Task[None] | None = None
         self._reconnects = 0
         self._decoder = msgspec.msgpack.Decoder(Presence)
 
@@ -73,8 +81,14 @@ class Hosts:
         self._reconnects = self._connection.stats["reconnects"]
         self._subscription = await self._connection.subscribe(subjects.PRESENCE, cb=self._on_message)
         await self._connection.flush()
+        self._looked = time.monotonic()
+        self._looking = asyncio.create_task(self._look(), name="presence-look")
 
     async def stop(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+            self._looking = None
         if self._subscription is not None:
             subscription, self._subscription = self._subscription, None
             if not self._connection.is_closed:
@@ -94,6 +108,15 @@ class Hosts:
         if reconnects != self._reconnects or not self._connection.is_connected:
             self._reconnects = reconnects
             self._began = self._clock()
+        if self._looking is not None and time.monotonic() - self._looked > DEAF_AFTER:
+            self._looked = time.monotonic()
+            self._began = self._clock()
+
+    async def _look(self) -> None:
+        while True:
+            self._notice_deafness()
+            self._looked = time.monotonic()
+            await asyncio.sleep(LOOK_S)
 
     def get(self, host_id: str) -> HostView | None:
         return self._views.get(host_id)
@@ -108,9 +131,10 @@ class Hosts:
     def hear(self, presence: Presence) -> None:
         """Take one presence in."""
         before = self._views.get(presence.host_id)
+        returns = before is not None and self.state(presence.host_id) is HostState.LOST
         view = HostView(presence, self._clock())
         self._views[presence.host_id] = view
-        anew = before is None or before.presence.boot != presence.boot
+        anew = before is None or returns or before.presence.boot != presence.boot
         for listener in self._listeners:
             listener(view, anew)
 

@@ -48,7 +48,10 @@ async def test_the_running_jobs_of_a_lost_host_end_with_the_reason(mags: Install
     assert again["host_id"] == "hb" and again["vm_id"] != parked["vm_id"]
 
 
-async def test_a_host_that_comes_back_has_its_sandboxes_again_and_loses_what_was_given_up(mags: Installation) -> None:
+@pytest.mark.parametrize("anew", [True, False], ids=["restarted", "only cut off"])
+async def test_a_host_that_comes_back_has_its_sandboxes_again_and_loses_what_was_given_up(
+    mags: Installation, anew: bool
+) -> None:
     host = await mags.host("ha")
     run = await mags.submit("sleep 300")
     sandbox = await mags.submit("sleep infinity", persistent=True, name="box")
@@ -56,7 +59,7 @@ async def test_a_host_that_comes_back_has_its_sandboxes_again_and_loses_what_was
     await mags.reaches(sandbox, "running")
     await host.vanish()
     await mags.reaches(run, "error")
-    host.presence.boot = new_id()
+    host.presence.boot = new_id() if anew else host.presence.boot
     await host.start()
     await mags.reaches(sandbox, "running")
     await until(lambda: lost["vm_id"] not in host.machines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,4 +225,23 @@ async def test_hosts_are_live_then_suspect_then_lost(line: Line) -> None:
     moment[0] += presence.LOST_AFTER
     assert hosts.state("p1") is HostState.LOST and hosts.state("never") is HostState.LOST
     assert hosts.get("p2") is None, "nobody speaks for another host"
+    said.boot, said.host_id = "2", "p1"
+    hosts.hear(said)
+    assert news[-1] == ("p1", True), "one that was lost is looked at anew, though it has never ended"
+    hosts.hear(said)
+    assert news[-1] == ("p1", False)
     await hosts.stop()
+
+
+async def test_who_stood_still_declares_nobody_lost(line: Line) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, seconds in (("LOOK_S", 0.01), ("DEAF_AFTER", 0.2), ("SUSPECT_AFTER", 0.3), ("LOST_AFTER", 0.4)):
+            patch.setattr(presence, name, seconds)
+        hosts = Hosts(line.ours)
+        await hosts.start()
+        hosts.hear(Presence(host_id="p1", machine_id="m", version="1", boot="1", accelerator="tcg", cpus=1,
+                            memory_mb=1, free_memory_mb=1, free_disk_gb=1.0, load=0.0))  # fmt: skip
+        time.sleep(0.6)  # noqa: ASYNC251  # as one that is frozen: nothing of this program runs
+        assert hosts.state("p1") is HostState.LIVE
+        await until(lambda: hosts.state("p1") is HostState.LOST)
+        await hosts.stop()
