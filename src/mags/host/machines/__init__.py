@@ -1,7 +1,8 @@
 """The VMs of one host: each with a driver task, the pool they come from, and what they say to the outside.
 
 fleet     all machines of the host; answers `start`, looks the others up
-machine   the driver of one VM; scripts, execs, sessions, files are what runs in it
+machine   one VM as others see it; scripts, execs, sessions, files are what runs in it
+driver    the only one that changes the VM's state
 wishes    which wishes a VM takes in which state
 cells     what a VM occupies of the host, taken and given back as one
 pool      cells that have run a command and wait, paused

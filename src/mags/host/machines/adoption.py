@@ -18,6 +18,7 @@ from mags.host.guest import Offsets, ProcessInfo
 from mags.host.machines import slumber, welcome
 from mags.host.machines.cells import Cell
 from mags.host.machines.events import now_ms
+from mags.host.machines.inbox import Stop
 from mags.host.machines.jobs import STOPPED, Job
 from mags.host.machines.record import StartupRecord
 from mags.protocol.errors import Problem
@@ -36,7 +37,6 @@ async def readopt(machine: Machine) -> Cell | None:
     """The machine's VM as it was left, its scripts followed again; None when it sleeps. Raises Problem when there is
     nothing to go on with."""
     record, cells = machine.record, machine.parts.cells
-    machine.dispatched = True
     machine.dispatcher.adopted()
     cell = await cells.adopt(record) if record.state is not VmState.FAILED else None
     if cell is None:
@@ -49,16 +49,16 @@ async def readopt(machine: Machine) -> Cell | None:
         await _greet(machine, cell)
     await take_up(machine, cell)
     if record.state is VmState.STOPPING:
-        machine.finish()
+        machine.tell(Stop())
     elif not record.jobs and record.keep == "job":
         # Nothing was given to it, or all was told and only its end is missing.
         if record.state is VmState.RESTORING:
             await cells.close(cell)
             raise Problem("gone", NOT_STARTED)
-        machine.finish()
+        machine.tell(Stop())
     elif record.state in (VmState.RESTORING, VmState.SLEEPING):
         record.state = VmState.RUNNING
-        machine.announce(VmState.RUNNING)
+        machine.standing.announce(VmState.RUNNING)
     log.info("adopted VM %s (%s), %d scripts", machine.vm_id, record.state.value, len(record.jobs))
     return cell
 
@@ -111,8 +111,8 @@ async def _from_disk(machine: Machine) -> Cell | None:
 def _sleeps(machine: Machine) -> None:
     if machine.state is not VmState.SLEEPING:
         machine.record.state, machine.record.slept_at_ms = VmState.SLEEPING, now_ms()
-        machine.write()
-        machine.announce(VmState.SLEEPING)
+        machine.standing.write()
+        machine.standing.announce(VmState.SLEEPING)
 
 
 async def tell_lost(machine: Machine, reason: str) -> None:
@@ -129,7 +129,7 @@ async def take_up(machine: Machine, cell: Cell) -> None:
     held = {process.id: process for process in cell.channel.hello.processes}
     startup = machine.record.startup
     if startup is not None and startup.process_id is not None:
-        machine.startup_process = held.pop(startup.process_id, None)
+        machine.uptime.startup_process = held.pop(startup.process_id, None)
     for left in list(machine.record.jobs.values()):
         if left.process_id is None and len(held) == 1:
             left.process_id = next(iter(held))
@@ -140,7 +140,7 @@ async def take_up(machine: Machine, cell: Cell) -> None:
         job = machine.roster.add(left)
         await job.writer.recover()
         start = _start(job, info)
-        machine.follow(job, cell.channel.attach(info.id, start), start)
+        machine.runs.follow(job, cell.channel.attach(info.id, start), start)
         if left.cancelled:
             machine.cancel(left.job_id)
     for info in held.values():

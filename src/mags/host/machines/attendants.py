@@ -1,4 +1,5 @@
-"""The tasks that go on only while a VM is up: they follow its scripts, feel its pulse, watch whether it is idle."""
+"""The tasks of one machine: those that last as long as it does, and those that go on only while its VM is up: they
+follow its scripts, feel its pulse, watch whether it is idle."""
 
 from __future__ import annotations
 
@@ -11,27 +12,42 @@ from mags.host.machines.problems import as_problem
 
 log = logging.getLogger(__name__)
 
+Work = Coroutine[Any, Any, None]
+
 
 class Attendants:
-    """Children of a task group, ended together by `dismiss`."""
+    """Children of one task group, which must be `within` before the first is begun."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._up: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup
 
-    def add(self, tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = tasks.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def within(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+
+    def spawn(self, work: Work, name: str) -> None:
+        """Ends with the machine. Its failure is its own."""
+        self._group.create_task(_alone(work, name), name=name)
+
+    def attend(self, work: Work, name: str) -> None:
+        """Ends when the VM falls asleep. Its failure is its own."""
+        self.depend(_alone(work, name), name)
+
+    def depend(self, work: Work, name: str) -> None:
+        """As `attend`, but its failure is the machine's."""
+        task = self._group.create_task(work, name=name)
+        self._up.add(task)
+        task.add_done_callback(self._up.discard)
 
     async def dismiss(self) -> None:
-        """End them all; returns when they have."""
-        tasks = list(self._tasks)
+        """End those that go on only while the VM is up; returns when they have ended."""
+        tasks = list(self._up)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def alone(work: Coroutine[Any, Any, None], name: str) -> None:
+async def _alone(work: Work, name: str) -> None:
     """Work whose failure is its own, and said in the log."""
     try:
         await work

@@ -25,6 +25,8 @@ class Dispatcher:
         self._born = time.monotonic()
         self.fresh = True
         """Nothing was given to the guest yet."""
+        self.dispatched = False
+        """Whether a script was ever given to the guest: it must not be given again."""
         self.origin: Origin = "clone"
         self.jfs: Jfs | None = None
         """What the guest is to mount on /jfs."""
@@ -39,7 +41,7 @@ class Dispatcher:
 
     def adopted(self) -> None:
         """The guest was told by an earlier host program."""
-        self.fresh = False
+        self.fresh, self.dispatched = False, True
 
     async def give(self, cell: Cell, script: Script, environment: Mapping[str, str]) -> Process | None:
         """The script's process; None when there is nothing to run. Raises Problem, GuestError, ChannelClosed."""

@@ -17,31 +17,31 @@ if TYPE_CHECKING:
 
 async def wind_up(machine: Machine, final: VmState, reason: str) -> None:
     """`final`: gone or failed. The scripts of a VM that ends well get the chance to end by themselves."""
-    asleep, cell = machine.state is VmState.SLEEPING, machine.cell
+    asleep, cell = machine.state is VmState.SLEEPING, machine.uptime.cell
     machine.record.reason = reason
-    machine.to(VmState.FAILED if final is VmState.FAILED else VmState.STOPPING)
+    machine.standing.to(VmState.FAILED if final is VmState.FAILED else VmState.STOPPING)
     verdict = judge(machine.state, Wish.USE, reason=reason)
     if isinstance(verdict, Denied):
         machine.gate.refuse(verdict.problem)
     if asleep:
-        machine.write()
+        machine.standing.write()
         await adoption.tell_lost(machine, reason or STOPPED)
     elif cell is not None:
-        machine.write()
+        machine.standing.write()
         if final is VmState.GONE:
             await machine.roster.end_all(machine.parts.settings.stop_grace_s)
             await machine.keeper.finish(cell)
-        machine.lifeline.cut(reason or STOPPED)
+        machine.uptime.lifeline.cut(reason or STOPPED)
         await cell.vm.kill()
         await cell.channel.aclose()
         await machine.roster.all_told()
         if final is VmState.FAILED:
             await machine.keeper.salvage()
-    if machine.dispatched:
-        await machine.publish(final, reason, now_ms())
+    if machine.dispatcher.dispatched:
+        await machine.standing.publish(final, reason, now_ms())
     if cell is not None:
         await machine.parts.cells.close(cell)
     elif asleep:
         await machine.parts.cells.clean(machine.record)
     await machine.keeper.release()
-    machine.to(final)
+    machine.standing.to(final)

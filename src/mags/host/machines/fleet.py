@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict
 from mags.host.machines.adoption import readopt
 from mags.host.machines.birth import bear, record_of
 from mags.host.machines.capacity import Capacity
+from mags.host.machines.driver import Driver
 from mags.host.machines.journal import Away
 from mags.host.machines.machine import Machine
 from mags.host.machines.parts import Parts
@@ -44,7 +45,8 @@ class Fleet:
             self._tasks = tasks
             for record in left:
                 assert record.vm_id is not None
-                self._launch(Machine(self._parts, record, readopt, interruptible=False))
+                machine = Machine(self._parts, record)
+                self._launch(machine, Driver(machine, readopt, interruptible=False))
             ready.set()
             await asyncio.Event().wait()
 
@@ -59,7 +61,10 @@ class Fleet:
             if not verdict.accepting:
                 raise Problem("no_capacity", verdict.reason, retry_after=5)
             # Another start of the same VM may have come in between.
-            machine = self._machines.get(start.vm_id) or self._launch(Machine(self._parts, record_of(start), bear))
+            machine = self._machines.get(start.vm_id)
+            if machine is None:
+                machine = Machine(self._parts, record_of(start))
+                self._launch(machine, Driver(machine, bear))
         return await machine.run(start.script)
 
     def get(self, vm_id: str) -> Machine:
@@ -80,24 +85,23 @@ class Fleet:
             self._remember(vm_id, self._ended.get(vm_id))
 
     def list(self) -> VmList:
-        return VmList(vms=[machine.report() for machine in self._machines.values()])
+        return VmList(vms=[machine.standing.report() for machine in self._machines.values()])
 
     def count(self) -> Counter[VmState]:
         return Counter(machine.state for machine in self._machines.values())
 
-    def _launch(self, machine: Machine) -> Machine:
+    def _launch(self, machine: Machine, driver: Driver) -> None:
         self._machines[machine.vm_id] = machine
-        self._tasks.create_task(self._drive(machine), name=f"machine-{machine.vm_id}")
-        return machine
+        self._tasks.create_task(self._drive(machine, driver), name=f"machine-{machine.vm_id}")
 
-    async def _drive(self, machine: Machine) -> None:
+    async def _drive(self, machine: Machine, driver: Driver) -> None:
         try:
-            await machine.drive()
+            await driver.drive()
         except Exception:
             log.exception("the driver of VM %s failed; its VM is left to the next start of this program", machine.vm_id)
         finally:
             self._machines.pop(machine.vm_id, None)
-            if machine.dispatched:
+            if machine.dispatcher.dispatched:
                 self._remember(machine.vm_id, machine.roster.first_answer())
 
     def _remember(self, vm_id: str, answer: Started | None) -> None:

@@ -87,7 +87,7 @@ class Keeper:
         if self.has:
             workspace = await self.attach()
             await workspace.serve(host_address)
-            await workspace.begin(vm, lambda: self._machine.up.channel)
+            await workspace.begin(vm, lambda: self._machine.uptime.need.channel)
 
     async def attend(self, cell: Cell) -> None:
         """While the VM is up: sync now and then. A VM that was adopted gets its workspace here, as soon as there is
@@ -128,7 +128,7 @@ class Keeper:
             await self._need().grow(disk_gb)
             assert record.attachment is not None
             record.attachment.disk_gb = max(record.attachment.disk_gb, disk_gb)
-            self._machine.write()
+            self._machine.standing.write()
 
     async def prepare(self) -> None:
         """The VM is to fall asleep soon: sync what has gathered."""
@@ -147,7 +147,7 @@ class Keeper:
         if self.has:
             await self.thaw()
             if self._attending is None:
-                self._machine.attend(self.attend(cell), "workspace")
+                self._machine.attendants.attend(self.attend(cell), "workspace")
 
     async def thaw(self) -> None:
         """The guest may write again. A guest that does not hear it thaws by itself."""

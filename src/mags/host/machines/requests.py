@@ -128,7 +128,7 @@ class Requests:
         machine = self._fleet.get(wish.vm_id)
         opening = partial(opening_in, machine, wish)
         session = Session(self._client, wish, opening, alive=machine.touch, gone="The VM has ended.")
-        machine.spawn(session.run(), f"session-{wish.session_id}")
+        machine.attendants.spawn(session.run(), f"session-{wish.session_id}")
         return await session.opened
 
     async def _files(self, data: bytes) -> m.Value:

@@ -69,14 +69,14 @@ class Sleeper:
             self._answer(None)
         elif not self.preparing:
             self.preparing = True
-            machine.spawn(self._prepare(), "prepare sleep")
+            machine.attendants.spawn(self._prepare(), "prepare sleep")
 
     async def _prepare(self) -> None:
         """What can be done while the VM is used."""
         machine = self._machine
         problem: Problem | None = None
         try:
-            cell = machine.up
+            cell = machine.uptime.need
             async with asyncio.timeout(FLUSH_S):
                 await cell.channel.flush()
             await machine.keeper.prepare()
@@ -99,7 +99,7 @@ class Sleeper:
             return
         if problem is None:
             machine.gate.shut()
-            problem = await self._settle(machine.up)
+            problem = await self._settle(machine.uptime.need)
         if problem is not None:
             await self._stay_awake(problem)
             return
@@ -128,13 +128,13 @@ class Sleeper:
             await machine.keeper.go_on(cell)
             machine.gate.open()
             return as_problem(error)
-        await machine.dismiss()
+        await machine.attendants.dismiss()
         try:
             await slumber.save(cell)
         except VmmError as error:
             await self._go_on(cell, str(error))
             return Problem("unavailable", f"The VM can't sleep: {error}")
-        machine.asleep()
+        machine.uptime.asleep()
         return None
 
     async def _go_on(self, cell: Cell, why: str) -> None:
@@ -148,7 +148,7 @@ class Sleeper:
             machine.tell(Died(f"The VM ended when it was to sleep: {error}"))
             return
         await machine.keeper.thaw()
-        await machine.rise(cell)
+        await machine.uptime.rise(cell)
         log.warning("VM %s can't sleep: %s", machine.vm_id, why)
 
     async def _stay_awake(self, problem: Problem) -> None:
@@ -156,7 +156,7 @@ class Sleeper:
         machine.touch()
         if not self._answers and machine.state is not VmState.FAILED:
             log.warning("VM %s does not fall asleep: %s", machine.vm_id, problem.message)
-            machine.announce(machine.state, problem.message)
+            machine.standing.announce(machine.state, problem.message)
         self._answer(problem)
 
     def _answer(self, problem: Problem | None) -> None:
@@ -185,9 +185,9 @@ class Sleeper:
             return problem
         if lost:
             await self._afresh(lost)
-        machine.to(VmState.RUNNING)
-        await machine.rise(cell)
-        machine.announce(VmState.RUNNING, lost)
+        machine.standing.to(VmState.RUNNING)
+        await machine.uptime.rise(cell)
+        machine.standing.announce(VmState.RUNNING, lost)
         return None
 
     async def revive(self, reason: str) -> bool:
@@ -199,12 +199,12 @@ class Sleeper:
             return False
         if record.no_sleep and record.keep == "stay":
             return await self._start_again(reason)
-        if record.keep == "job" or record.attachment is not None or not machine.up.vm.died.done():
+        if record.keep == "job" or record.attachment is not None or not machine.uptime.need.vm.died.done():
             return False
         log.warning("VM %s sleeps without its memory: %s", machine.vm_id, reason)
         machine.gate.shut()
-        await machine.bury()
-        machine.asleep(reason)
+        await machine.uptime.bury()
+        machine.uptime.asleep(reason)
         if machine.gate.inside:
             machine.tell(Wake())
         return True
@@ -213,7 +213,7 @@ class Sleeper:
         machine = self._machine
         log.warning("VM %s is started again: %s", machine.vm_id, reason)
         machine.gate.shut()
-        await machine.bury()
+        await machine.uptime.bury()
         try:
             await machine.keeper.salvage()
             cell = await slumber.restart(machine.parts.cells, machine.record, machine.keeper)
@@ -221,8 +221,8 @@ class Sleeper:
             log.error("VM %s can't be started again: %s", machine.vm_id, error)
             return False
         await self._afresh(reason)
-        await machine.rise(cell)
-        machine.announce(VmState.RUNNING, f"{reason} It was started again.")
+        await machine.uptime.rise(cell)
+        machine.standing.announce(VmState.RUNNING, f"{reason} It was started again.")
         return True
 
     async def _afresh(self, reason: str) -> None:
@@ -230,5 +230,5 @@ class Sleeper:
         machine = self._machine
         record = machine.record
         record.startup = StartupRecord() if record.startup_command else None
-        machine.startup_process = None
+        machine.uptime.startup_process = None
         await adoption.tell_lost(machine, f"{LOST}: {reason.rstrip('.')}.")

@@ -55,7 +55,7 @@ async def run(machine: Machine, cell: Cell, left: ProcessInfo | None) -> None:
             machine.record.startup.process_id = None
             if exit.exit_code == 0:
                 machine.record.startup = None
-            machine.write()
+            machine.standing.write()
             await process.release()
             if machine.record.startup is None:
                 return
@@ -75,7 +75,7 @@ async def _begin(machine: Machine, cell: Cell, writer: OutputWriter) -> tuple[Pr
     command = record.startup_command.encode("utf-8", "surrogateescape")
     process = await cell.channel.exec(Exec(script=command, window=scripts.WINDOW))
     record.startup.process_id = process.id
-    machine.write()
+    machine.standing.write()
     return process, Offsets()
 
 
