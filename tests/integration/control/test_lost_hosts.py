@@ -139,3 +139,17 @@ async def test_a_silence_of_our_own_connection_loses_nobody(mags: Installation) 
     assert mags.world.hosts.state("ha") is presence.HostState.LIVE
     assert mags.world.hosts.state("never-heard") is presence.HostState.LIVE
     assert connection.is_connected
+
+
+async def test_a_run_of_the_workspace_of_a_lost_hosts_sandbox_goes_elsewhere(mags: Installation) -> None:
+    first = await mags.host("ha", storage="ok")
+    sandbox = await mags.submit("echo kept > f", persistent=True, workspace_id="p")
+    await mags.reaches(sandbox, "running")
+    await mags.api.post(f"/mags-jobs/{sandbox}/sync")
+    await mags.host("hb", storage="ok")
+    await first.vanish()
+    await mags.reaches(sandbox, "sleeping")
+    body = await mags.run("cat f", workspace_id="p")
+    assert (body["status"], body["host_id"]) == ("completed", "hb"), body
+    moved = await mags.status(sandbox)
+    assert (moved["host_id"], moved["vm_id"]) == ("hb", body["vm_id"]), "the sandbox is where its workspace is"

@@ -7,6 +7,7 @@ is committed. All may be repeated; what is over stays as it is.
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from sqlalchemy import select, update
@@ -96,11 +97,11 @@ async def end_vm(
     state: VmState,
     reason: str = "",
     at_ms: int | None = None,
-    moving: str | None = None,
+    moving: Collection[str] = (),
 ) -> None:
     """The VM is gone: its workspace is free, and the jobs on it end or go elsewhere.
 
-    `moving` is a job that the caller brings up elsewhere itself.
+    `moving` are jobs that the caller brings up elsewhere itself.
     """
     if not vm.active:
         return
@@ -118,7 +119,7 @@ async def end_vm(
     )
     jobs = (await session.execute(select(Job).where(Job.vm_id == vm.id, Job.status.in_(OPEN)))).scalars().all()
     for job in jobs:
-        if job.id == moving:
+        if job.id in moving:
             continue
         await _part(session, job, vm, effects, failed=state is VmState.FAILED, reason=reason, at_ms=moment)
 

@@ -25,7 +25,7 @@ from mags.control.lifecycles.barrier import events_recorded
 from mags.control.lifecycles.candidates import place
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.notices import wait
-from mags.control.lifecycles.rehoming import rehome
+from mags.control.lifecycles.rehoming import leave_lost_host, rehome
 from mags.control.lifecycles.release import release
 from mags.control.lifecycles.requests import run_request, start_request
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
@@ -249,8 +249,15 @@ async def _run_failed(world: World, job: Job, vm: Vm, problem: Problem) -> Next:
         await release(world, vm.id, state=VmState.GONE, reason=problem.message)
         return Hop("rehome")
     if problem.code in ("unavailable", "outcome_unknown", "no_capacity", "conflict"):
-        # A host that is lost takes its VMs with it (`lost_hosts`); the job then finds its VM gone.
-        return Nap(1.0, "start")
+        if vm.host_id is None or world.hosts.state(vm.host_id) is not HostState.LOST:
+            return Nap(1.0, "start")
+        if vm.attached:
+            for moved in await leave_lost_host(world, vm.id):
+                world.spawn(launch(world, moved), f"revive-{moved}")
+            return Hop("rehome")
+        if now_ms() - job.created_ms < world.settings.queue_timeout_s * 1000:
+            return Nap(1.0, "start")
+        problem = Problem("unavailable", f"Host {vm.host_id}, which has the workspace's only copy, is away.")
     effects = Effects()
     async with world.db.write() as session:
         held = await session.get(Job, job.id)

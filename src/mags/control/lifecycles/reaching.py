@@ -6,14 +6,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import update
-
-from mags.control.db import now_ms
-from mags.control.lifecycles.endings import OPEN, Effects, end_vm
+from mags.control.lifecycles.endings import OPEN
 from mags.control.lifecycles.launch import launch
 from mags.control.lifecycles.notices import wait
+from mags.control.lifecycles.rehoming import leave_lost_host
 from mags.control.lifecycles.release import release
-from mags.control.lifecycles.submission import LEASE_MS
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm
 from mags.control.records import jobs
@@ -83,25 +80,8 @@ async def _reach_slowly(world: World, owner: str, job_id: str) -> Reached:
             if vm.active and vm.started and lost:
                 if not vm.attached:
                     raise Problem("unavailable", f"Host {vm.host_id}, which has {job.name!r}, is away.", retry_after=5)
-                await _move(world, job, vm)
+                for moved in await leave_lost_host(world, vm.id):
+                    world.spawn(launch(world, moved), f"revive-{moved}")
             if loop.time() >= deadline:
                 raise Problem("unavailable", f"{job.name!r} has not started yet; try again.", retry_after=5)
             await wait(event, 0.5)
-
-
-async def _move(world: World, job: Job, vm: Vm) -> None:
-    """Its host is lost: bring a persistent job up elsewhere, from its workspace's last sync."""
-    effects = Effects()
-    async with world.db.write() as session:
-        took = await session.execute(
-            update(Job)
-            .where(Job.id == job.id, Job.status.in_(OPEN), Job.step == "")
-            .values(step="revive", step_ms=now_ms() + LEASE_MS)
-        )
-        if not took.rowcount:  # type: ignore[attr-defined]
-            return
-        held = await session.get(Vm, vm.id)
-        if held is not None:
-            await end_vm(session, held, effects, state=VmState.FAILED, reason="Its host was lost.", moving=job.id)
-    await effects.apply(world)
-    world.spawn(launch(world, job.id), f"revive-{job.id}")

@@ -1,11 +1,16 @@
-"""Another VM for a job whose own has gone: before its script could run in it, or because the job must always be up."""
+"""Another VM for a job whose own has gone: before its script could run in it, or because the job must go on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from mags.control.db import now_ms
-from mags.control.lifecycles.endings import OPEN, Effects, end_job
+from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
-from mags.control.lifecycles.submission import attach
+from mags.control.lifecycles.submission import LEASE_MS, attach
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm, Workspace
 from mags.protocol.ids import new_id
@@ -28,6 +33,8 @@ async def rehome(world: World, job_id: str, *, revive: bool) -> Next:
         old = await session.get(Vm, job.vm_id)
         if old is None or old.active:
             return Hop("start")
+        if not revive and await _is_reviving(session, old.id):
+            return Nap(0.2, "rehome")  # whose VM stays makes the new one, and this job joins that
         workspace = await session.get(Workspace, old.workspace_id) if old.workspace_id is not None else None
         if revive and not old.attached and not job.no_sleep:
             await end_job(session, job, effects, status=JobStatus.ERROR, error=old.reason or LOST_FILES)
@@ -45,6 +52,39 @@ async def rehome(world: World, job_id: str, *, revive: bool) -> Next:
             return Hop("place")
     await effects.apply(world)
     return Done()
+
+
+async def leave_lost_host(world: World, vm_id: str) -> Sequence[str]:
+    """Give up a VM whose host is lost and whose files are synced; the jobs that stay are brought up elsewhere.
+
+    Those whose `launch` the caller is to begin; none when somebody else is at it, or nothing stays.
+    """
+    effects = Effects()
+    async with world.db.write() as session:
+        vm = await session.get(Vm, vm_id, with_for_update=True, populate_existing=True)
+        if vm is None or not vm.active:
+            return ()
+        moving = (
+            (
+                await session.execute(
+                    update(Job)
+                    .where(Job.vm_id == vm_id, Job.persistent.is_(True), Job.status.in_(OPEN))
+                    .where(Job.step == "", Job.stop_ms.is_(None))
+                    .values(step="revive", step_ms=now_ms() + LEASE_MS)
+                    .returning(Job.id)
+                )
+            )
+            .scalars()
+            .all()
+        )
+        await end_vm(session, vm, effects, state=VmState.FAILED, reason="Its host was lost.", moving=moving)
+    await effects.apply(world)
+    return moving
+
+
+async def _is_reviving(session: AsyncSession, vm_id: str) -> bool:
+    found = select(Job.id).where(Job.vm_id == vm_id, Job.step == "revive", Job.status.in_(OPEN)).limit(1)
+    return (await session.execute(found)).scalar_one_or_none() is not None
 
 
 def _like(old: Vm, job: Job, *, revive: bool) -> Vm:
