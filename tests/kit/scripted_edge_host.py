@@ -52,6 +52,8 @@ class ScriptedVm:
     wakes: int = 0
     dials: int = 0
     problem: Problem | None = None
+    edges: set[str] = field(default_factory=set)
+    """Who has dialled it."""
 
 
 class ScriptedHost:
@@ -78,6 +80,21 @@ class ScriptedHost:
         event = messages.VmChanged(vm_id=vm_id, state="sleeping", at_ms=int(time.time() * 1000))
         await self.nats.publish(subjects.event(self.host_id), messages.encode(event))
         await settle(self.nats)
+
+    async def fall_asleep(self, vm_id: str, cut: Callable[[], None]) -> int:
+        """As a host does it: nobody is let in until edges have let go; then `cut` ends what the VM's programs have
+        open, and it sleeps. How many requests are under way, for which it stays awake."""
+        vm = self.vms[vm_id]
+        async with self._waking.setdefault(vm_id, asyncio.Lock()):
+            for instance in vm.edges:
+                wish = messages.encode(edge.Release(vm_id=vm_id))
+                reply = await self.nats.request(edge.release(instance), wish, timeout=10)
+                busy = messages.open_answer(reply.data, edge.Released).busy
+                if busy:
+                    return busy
+            cut()
+            await self.sleep(vm_id)
+            return 0
 
     async def aclose(self) -> None:
         for task in [*self.sessions, *self._requests]:
@@ -122,6 +139,7 @@ class ScriptedHost:
     async def _dial(self, wish: messages.Dial) -> messages.Dialed:
         vm = await self._find(wish.vm_id)
         vm.dials += 1
+        vm.edges.add(wish.edge)
         # Port 9 (discard) of loopback: nobody listens, as in a guest without the program.
         return messages.Dialed(address="127.0.0.1", port=vm.ports.get(wish.port, 9), machine_id=self.machine_id)
 

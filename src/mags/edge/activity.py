@@ -21,8 +21,8 @@ class Publisher(Protocol):
 class Activity:
     """Counts open connections by VM. `run` publishes the counts until it is cancelled."""
 
-    def __init__(self, nats: Publisher) -> None:
-        self._nats = nats
+    def __init__(self, nats: Publisher, instance: str) -> None:
+        self._nats, self._instance = nats, instance
         self._open: Counter[tuple[str, str]] = Counter()
         self._news: set[tuple[str, str]] = set()
         self._stirred = asyncio.Event()
@@ -61,7 +61,7 @@ class Activity:
         connections = self._open[host_id, vm_id]
         if connections <= 0:
             return
-        value = edge.Activity(vm_id=vm_id, connections=connections)
+        value = edge.Activity(vm_id=vm_id, connections=connections, edge=self._instance)
         try:
             await self._nats.publish(edge.activity(host_id, vm_id), messages.encode(value))
         except nats.errors.Error as error:  # away for long: the next one says as much

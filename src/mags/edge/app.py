@@ -18,6 +18,7 @@ from mags.edge.urls.front import Urls
 from mags.hostclient import HostClient
 from mags.kit import nats
 from mags.kit.children import Child
+from mags.protocol.ids import new_id
 
 log = logging.getLogger("mags.edge")
 
@@ -39,9 +40,10 @@ class Edge:
         hosts = HostClient(self._connection)
         directory = Directory(self._connection)
         await directory.start()
-        activity = Activity(self._connection)
+        instance = new_id()
+        activity = Activity(self._connection, instance)
         self._tasks.start(activity.run(settings.activity_interval_s))
-        self._dialer = Dialer(hosts, settings.machine_id)
+        self._dialer = Dialer(hosts, settings.machine_id, instance)
         await self._dialer.start()
         self._urls = Urls(settings, directory, self._dialer, activity)
         await self._urls.start()

@@ -12,10 +12,11 @@ Requests are answered with `messages.Answer`, as those to hosts are: use `messag
 | mags.edge.describe             | control -> edge  | Empty     | EdgeInfo     | the SSH host key                     |
 | mags.edge.listen               | control -> edge  | Listen    | Done         | open a VM's own SSH port             |
 | mags.edge.changed              | control -> edge  | Changed   | no answer    | forget what you know of these        |
+| mags.edge.release.EDGE         | host -> edge     | Release   | Released     | let go of a VM that is to sleep      |
 | mags.host.HOST.activity.VM     | edge -> host     | Activity  | no answer    | every 1 s while a connection is open |
 
 Control's subjects are served by a queue group: one of several controls answers. `mags.edge.listen` goes to every edge;
-the first answer counts.
+the first answer counts. EDGE is the id that an edge program gives itself when it starts.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ LINK_PARAMETER = "mags_key"
 def activity(host_id: str, vm_id: str) -> str:
     """Subject of `Activity`."""
     return f"mags.host.{host_id}.activity.{vm_id}"
+
+
+def release(edge_id: str) -> str:
+    """Subject of `Release`."""
+    return f"mags.edge.release.{edge_id}"
 
 
 class Resolve(Value):
@@ -153,6 +159,20 @@ class Activity(Value):
     vm_id: str
     connections: int
     """Open now: URLs, SSH."""
+    edge: str = ""
+    """Whose they are."""
+
+
+class Release(Value):
+    """The VM is to fall asleep, and lets nobody in until that is decided. The edge ends its connections to it on which
+    no request is under way; requests that come now it holds, as for any VM that sleeps."""
+
+    vm_id: str
+
+
+class Released(Value):
+    busy: int
+    """Connections that are left, in the middle of a request or still being made."""
 
 
 def sign_link(secret: str, subdomain: str, *, lifetime_s: float, now: float | None = None) -> str:

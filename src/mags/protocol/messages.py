@@ -247,6 +247,8 @@ class Resize(Value):
 class Dial(Value):
     vm_id: str
     port: int
+    edge: str = ""
+    """The edge that wants to connect: it is asked before the VM falls asleep (`edge.Release`)."""
 
 
 class Dialed(Value):

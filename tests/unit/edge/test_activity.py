@@ -18,13 +18,13 @@ class Published:
 
 async def test_open_connections_are_told_until_they_close() -> None:
     published = Published()
-    activity = Activity(published)
+    activity = Activity(published, "e")
     telling = asyncio.create_task(activity.run(0.001))
     activity.opened("h1", "v1")
     activity.opened("h1", "v1")
     await asyncio.sleep(0.02)
     activity.closed("h1", "v1")
-    assert ("mags.host.h1.activity.v1", edge.Activity(vm_id="v1", connections=2)) in published.messages
+    assert ("mags.host.h1.activity.v1", edge.Activity(vm_id="v1", connections=2, edge="e")) in published.messages
     await asyncio.sleep(0.02)
     assert published.messages[-1][1].connections == 1
 

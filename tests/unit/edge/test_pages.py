@@ -15,6 +15,7 @@ ALL = [
     pages.private("x.example"),
     pages.not_listening(8080, "name", 10.0),
     pages.dropped(),
+    pages.went_down("<b>"),
     pages.trouble("A sentence."),
 ]
 

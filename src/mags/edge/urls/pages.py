@@ -117,5 +117,16 @@ def dropped() -> Page:
     )
 
 
+def went_down(name: str) -> Page:
+    return Page(
+        503,
+        "The machine went down",
+        "The machine was put to sleep, or ended, before its program had answered. It may or may not have done what was "
+        "asked.",
+        f"see `mags status {name or 'NAME'}`; a machine that sleeps wakes with the next request.",
+        retry_after=5,
+    )
+
+
 def trouble(sentence: str) -> Page:
     return Page(503, "Not available now", sentence, retry_after=5)
