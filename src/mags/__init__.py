@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mags.sdk.async_client import AsyncMags
+    from mags.sdk.async_process import AsyncProcess
     from mags.sdk.async_sandbox import AsyncSandbox
     from mags.sdk.client import Mags
     from mags.sdk.errors import (
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncMags",
+    "AsyncProcess",
     "AsyncSandbox",
     "Busy",
     "Conflict",
@@ -60,6 +62,7 @@ __all__ = [
 
 _HOMES = {
     "AsyncMags": "async_client",
+    "AsyncProcess": "async_process",
     "AsyncSandbox": "async_sandbox",
     "Mags": "client",
     "MockTransport": "testing",

@@ -123,7 +123,8 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _process(session: Session, vm: str, command: list[str]) -> Process:
-    from mags.sdk.process import Process, start_message
+    from mags.sdk.exec_protocol import start_message
+    from mags.sdk.process import Process
 
     return Process(session.settings, vm, start_message(command))
 

@@ -1,4 +1,4 @@
-"""`AsyncMags`: the API for asyncio programs. The same methods as `Mags`, awaited."""
+"""The client: a method for each request of the API, and for what takes several of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from mags.sdk import retries, settings, types, waiting
+from mags.sdk.answers import seconds_left
+from mags.sdk.async_httpx_transport import AsyncHttpx
 from mags.sdk.async_process import AsyncProcess
 from mags.sdk.async_sandbox import AsyncSandbox
 from mags.sdk.async_sender import AsyncSender
@@ -20,16 +22,13 @@ from mags.sdk.calls import account, cron, files, jobs, urls, workspaces
 from mags.sdk.calls.call import Call
 from mags.sdk.errors import NotFound, WaitTimeout
 from mags.sdk.events import EventDecoder, record
+from mags.sdk.exec_protocol import start_message
 from mags.sdk.frames import Chunk, End
-from mags.sdk.httpx_transport import AsyncHttpx
-from mags.sdk.process import start_message
-from mags.sdk.sender import seconds_left
 from mags.sdk.transports import AsyncTransport
 from mags.sdk.uploads import readable, upload_call, whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Event = tuple[str, dict[str, Any]]
 
 
 def _sends(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncMags, P], Coroutine[Any, Any, T]]:
@@ -197,9 +196,7 @@ class AsyncMags:
         timeout: float | None = None,
     ) -> AsyncProcess:
         """Start a command (default: a login shell) and talk to it while it runs. `pty`: (rows, columns)."""
-        start = start_message(
-            command, pty=pty, environment=environment, workdir=workdir, user=user, timeout=timeout
-        )  # fmt: skip
+        start = start_message(command, pty=pty, environment=environment, workdir=workdir, user=user, timeout=timeout)
         return AsyncProcess(self.sender.settings, name_or_id, start)
 
     async def url(self, name_or_id: str, *, port: int = 8080) -> types.Access:
@@ -269,7 +266,8 @@ class AsyncMags:
     async def sandbox(
         self, name: str | None = None, *, persistent: bool = False, timeout: float = 60.0, **run_kwargs: Any
     ) -> AsyncIterator[AsyncSandbox]:
-        """A VM for the length of an `async with` block, then stopped. `persistent` keeps workspace `name`."""
+        """A VM for the length of an `async with` block, then stopped. `persistent` keeps the files of workspace
+        `name`."""
         deadline = time.monotonic() + timeout
         request_id = (await self.sender.send(jobs.new(name, synced=persistent, **run_kwargs)))["request_id"]
         try:

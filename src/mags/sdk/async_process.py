@@ -1,10 +1,13 @@
-"""The asyncio twin of process.Process.
+"""A command that runs in a VM while we talk to it: exec over a WebSocket.
 
-async with m.exec_stream("dev", "cat") as process:
-    await process.write(b"hello")
-    await process.close_stdin()
-    async for stream, data in process:
-        ...
+    async with m.exec_stream("dev", "cat") as process:
+        await process.write(b"hello")
+        await process.close_stdin()
+        async for stream, data in process:
+            ...
+        print(process.exit_code)
+
+Writing and reading may go on at once. Leaving the `async with` block hangs up on a process that still runs.
 """
 
 from __future__ import annotations
@@ -17,14 +20,15 @@ from types import TracebackType
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from mags.sdk.exec_protocol import MESSAGE_LIMIT, STDIN_CHUNK, Receiver, broken, headers, refusal, websocket_url
 from mags.sdk.frames import Chunk
-from mags.sdk.process import MESSAGE_LIMIT, STDIN_CHUNK, Receiver, broken, headers, refusal, websocket_url
-from mags.sdk.sender import AGENT
 from mags.sdk.settings import Settings, is_local
+from mags.sdk.transports import AGENT
 
 
 class AsyncProcess:
-    """One command that runs; begins when its `async with` block is entered."""
+    """One command; begins when its `async with` block is entered. Iterating gives `(stream, data)`: 1 stdout,
+    2 stderr."""
 
     def __init__(self, settings: Settings, name_or_id: str, start: str) -> None:
         self._settings, self._name, self._start = settings, name_or_id, start
@@ -47,7 +51,11 @@ class AsyncProcess:
             )
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
             raise refusal(self._settings, error) from error
-        await self._send(self._start)
+        try:
+            await self._send(self._start)
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(

@@ -1,4 +1,7 @@
-"""The asyncio twin of sender.Sender: the same rules, awaited."""
+"""Calls sent over a transport, with retries; a job's output followed over lost connections.
+
+The CLI uses this directly; the clients are faces on it.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,20 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from mags.sdk import retries
+from mags.sdk.answers import ENDLESS, Resumable, decoded, lost, refused, seconds_left, stream_tries
 from mags.sdk.calls import jobs
 from mags.sdk.calls.call import Call
-from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed, from_answer
+from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed
 from mags.sdk.frames import Chunk, Decoder, End
-from mags.sdk.sender import AGENT, ENDLESS, Resumable, decoded, lost, seconds_left, stream_tries, tolerant
 from mags.sdk.settings import Settings
-from mags.sdk.transports import AsyncExchange, AsyncTransport, ConnectionBroke, Request
+from mags.sdk.transports import AGENT, AsyncExchange, AsyncTransport, ConnectionBroke, Request
 
 T = TypeVar("T")
 
 
 class AsyncSender:
+    """`tries` is how often a request is sent at most; `sleep` waits between them."""
+
     def __init__(
         self,
         settings: Settings,
@@ -32,12 +37,14 @@ class AsyncSender:
         self._tries, self._sleep = max(1, tries), sleep
 
     async def send(self, call: Call[T]) -> T:
+        """The decoded answer; {} for an empty one. Raises the tree of mags.sdk.errors."""
         async with self.open(call) as exchange:
             text = b"".join([chunk async for chunk in self.body(exchange)])
         return decoded(text)  # type: ignore[no-any-return]
 
     @asynccontextmanager
     async def open(self, call: Call[Any]) -> AsyncIterator[AsyncExchange]:
+        """The answer of a call, its body still to come."""
         exchange = await self._open(call.request(self.settings.api_token, AGENT))
         try:
             yield exchange
@@ -45,24 +52,33 @@ class AsyncSender:
             await exchange.aclose()
 
     async def body(self, exchange: AsyncExchange) -> AsyncGenerator[bytes, None]:
+        """The body of an open answer; NotReachable when it is cut off."""
         try:
             async for chunk in exchange.chunks():
                 yield chunk
         except ConnectionBroke as broke:
             raise lost(self.settings, broke) from broke
 
-    async def output(self, request_id: str) -> AsyncGenerator[Chunk | End, None]:
+    async def output(self, request_id: str, *, deadline: float | None = None) -> AsyncGenerator[Chunk | End, None]:
+        """What a job's script writes, exactly, until it has ended; the last thing is an End.
+
+        Goes on where it stopped when the connection is lost. `deadline`: time.monotonic() at which WaitTimeout comes.
+        """
         decoder = Decoder()
-        async with aclosing(self.resumed(lambda: jobs.frames(request_id, decoder.offsets), decoder, None)) as stream:
+        stream = self.resumed(lambda: jobs.frames(request_id, decoder.offsets), decoder, deadline)
+        async with aclosing(stream):
             async for data in stream:
                 for frame in decoder.feed(data):
                     yield frame
                 if decoder.ended:
                     return
+                if deadline is not None:
+                    seconds_left(deadline)
 
     async def resumed(
         self, call: Callable[[], Call[bytes]], decoder: Resumable, deadline: float | None
     ) -> AsyncGenerator[bytes, None]:
+        """The body of a stream, opened again (with a new `call`) when it breaks off, until the reader has enough."""
         failures, begun = 0, False
         while True:
             wish = call()
@@ -106,16 +122,19 @@ class AsyncSender:
                 retry_after = exchange.headers.get("retry-after")
                 delay = retries.delay_after_answer(exchange.status, retry_after, failures, self._tries)
                 if delay is None:
-                    raise await _refused(exchange)
+                    raise refused(exchange.status, await _rest(exchange), retry_after)
                 await exchange.aclose()
             await self._sleep(delay)
 
 
-async def _refused(exchange: AsyncExchange) -> MagsError:
+async def _rest(exchange: AsyncExchange) -> bytes:
+    """The body, as far as it comes; closes the exchange."""
+    text = bytearray()
     try:
-        text = b"".join([chunk async for chunk in exchange.chunks()])
+        async for chunk in exchange.chunks():
+            text += chunk
     except ConnectionBroke:
-        text = b""
+        pass
     finally:
         await exchange.aclose()
-    return from_answer(exchange.status, tolerant(text), exchange.headers.get("retry-after"))
+    return bytes(text)

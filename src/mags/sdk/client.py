@@ -1,26 +1,29 @@
-"""`Mags`: the API for programs that wait for each answer."""
+# Made from async_client.py by `./dev fmt`; edit that.
+"""The client: a method for each request of the API, and for what takes several of them."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from mags.sdk import retries, settings, types, waiting
+from mags.sdk.answers import seconds_left
 from mags.sdk.binding import document
 from mags.sdk.calls import account, cron, files, jobs, urls, workspaces
 from mags.sdk.calls.call import Call
 from mags.sdk.errors import NotFound, WaitTimeout
 from mags.sdk.events import EventDecoder, record
+from mags.sdk.exec_protocol import start_message
 from mags.sdk.frames import Chunk, End
 from mags.sdk.httpx_transport import Httpx
-from mags.sdk.process import Process, start_message
+from mags.sdk.process import Process
 from mags.sdk.sandbox import Sandbox
-from mags.sdk.sender import Sender, seconds_left
+from mags.sdk.sender import Sender
 from mags.sdk.transports import Transport
 from mags.sdk.uploads import readable, upload_call, whole
 
@@ -125,13 +128,13 @@ class Mags:
                 lines.append(found)  # type: ignore[arg-type]
         return waiting.run_result(self.status(request_id), lines, end)
 
-    def stream_logs(self, request_id: str) -> Iterator[types.LogLine]:
+    def stream_logs(self, request_id: str) -> Generator[types.LogLine, None, None]:
         """A job's output line by line, as it comes, until its script has ended. Survives lost connections."""
         for name, found in self._events(request_id, None):
             if name != "end":
                 yield found  # type: ignore[misc]
 
-    def stream_output(self, request_id: str) -> Iterator[Chunk | End]:
+    def stream_output(self, request_id: str) -> Generator[Chunk | End, None, None]:
         """The exact bytes of a job's output as `(stream, data)`; the last thing is an `End` with the exit code."""
         return self.sender.output(request_id)
 
@@ -193,9 +196,7 @@ class Mags:
         timeout: float | None = None,
     ) -> Process:
         """Start a command (default: a login shell) and talk to it while it runs. `pty`: (rows, columns)."""
-        start = start_message(
-            command, pty=pty, environment=environment, workdir=workdir, user=user, timeout=timeout
-        )  # fmt: skip
+        start = start_message(command, pty=pty, environment=environment, workdir=workdir, user=user, timeout=timeout)
         return Process(self.sender.settings, name_or_id, start)
 
     def url(self, name_or_id: str, *, port: int = 8080) -> types.Access:
@@ -224,7 +225,7 @@ class Mags:
         """A whole file of a VM."""
         return b"".join(self.iter_file(name_or_id, path))
 
-    def iter_file(self, name_or_id: str, path: str) -> Iterator[bytes]:
+    def iter_file(self, name_or_id: str, path: str) -> Generator[bytes, None, None]:
         """A file of a VM, in pieces."""
         with self.sender.open(files.read_file(name_or_id, path)) as exchange:
             yield from self.sender.body(exchange)
@@ -248,9 +249,10 @@ class Mags:
 
     def export_workspace(self, workspace_id: str, file_path: str | os.PathLike[str]) -> None:
         """Write all of a workspace to an archive; the file has its name only when it is whole."""
-        with self.sender.open(workspaces.export_workspace(workspace_id)) as exchange, whole(file_path) as file:
-            for chunk in self.sender.body(exchange):
-                file.write(chunk)
+        with self.sender.open(workspaces.export_workspace(workspace_id)) as exchange:
+            with whole(file_path) as file:
+                for chunk in self.sender.body(exchange):
+                    file.write(chunk)
 
     def import_workspace(
         self, workspace_id: str, file_path: str | os.PathLike[str], *, disk_gb: int | None = None
@@ -263,7 +265,8 @@ class Mags:
     def sandbox(
         self, name: str | None = None, *, persistent: bool = False, timeout: float = 60.0, **run_kwargs: Any
     ) -> Iterator[Sandbox]:
-        """A VM for the length of a `with` block, then stopped. `persistent` keeps the files of workspace `name`."""
+        """A VM for the length of a `with` block, then stopped. `persistent` keeps the files of workspace
+        `name`."""
         deadline = time.monotonic() + timeout
         request_id = self.sender.send(jobs.new(name, synced=persistent, **run_kwargs))["request_id"]
         try:
@@ -280,12 +283,14 @@ class Mags:
             pause = waiting.next_poll(pause)
             time.sleep(pause)
 
-    def _events(self, request_id: str, deadline: float | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _events(self, request_id: str, deadline: float | None) -> Generator[tuple[str, dict[str, Any]], None, None]:
         decoder = EventDecoder()
-        for data in self.sender.resumed(lambda: jobs.events(request_id, decoder.last_id), decoder, deadline):
-            for event in decoder.feed(data):
-                yield event.name, record(event.data)
-                if event.name == "end":
-                    return
-            if deadline is not None:
-                seconds_left(deadline)
+        stream = self.sender.resumed(lambda: jobs.events(request_id, decoder.last_id), decoder, deadline)
+        with closing(stream):
+            for data in stream:
+                for event in decoder.feed(data):
+                    yield event.name, record(event.data)
+                    if event.name == "end":
+                        return
+                if deadline is not None:
+                    seconds_left(deadline)

@@ -1,10 +1,9 @@
-"""Transports on httpx, for programs: pooled connections, safe to share between threads (tasks), proxies from the
-environment."""
+# Made from async_httpx_transport.py by `./dev fmt`; edit that.
+"""The transport of programs, on httpx: pooled connections, proxies from the environment."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import httpx
 
@@ -12,31 +11,25 @@ from mags.sdk.settings import is_local
 from mags.sdk.transports import Body, ConnectionBroke, Request
 
 LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=50)
-
-
-def _timeouts(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=10.0)
-
-
-def _broke(error: httpx.TransportError) -> ConnectionBroke:
-    words = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
-        return ConnectionBroke(words, sent=False, refused=isinstance(error, httpx.ConnectError))
-    return ConnectionBroke(words, sent=True, timed_out=isinstance(error, httpx.TimeoutException))
+CONNECT_S = 10.0
 
 
 class Httpx:
+    """`timeout`: the longest silence in seconds, where a request does not say its own."""
+
     def __init__(self, api_url: str, *, timeout: float) -> None:
         self._url, self._timeout = api_url, timeout
         self._client = httpx.Client(limits=LIMITS, trust_env=not is_local(api_url))
 
     def open(self, request: Request) -> HttpxExchange:
         timeout = self._timeout if request.timeout is None else request.timeout
-        content = request.body() if callable(request.body) else request.body
         prepared = self._client.build_request(
-            request.method, self._url + request.target, headers=request.headers, content=content,
-            timeout=_timeouts(timeout),
-        )  # fmt: skip
+            request.method,
+            self._url + request.target,
+            headers=request.headers,
+            content=_content(request.body),
+            timeout=httpx.Timeout(timeout, connect=CONNECT_S),
+        )
         try:
             return HttpxExchange(self._client.send(prepared, stream=True))
         except httpx.TransportError as error:
@@ -62,49 +55,19 @@ class HttpxExchange:
         self._response.close()
 
 
-class AsyncHttpx:
-    def __init__(self, api_url: str, *, timeout: float) -> None:
-        self._url, self._timeout = api_url, timeout
-        self._client = httpx.AsyncClient(limits=LIMITS, trust_env=not is_local(api_url))
-
-    async def open_async(self, request: Request) -> AsyncHttpxExchange:
-        timeout = self._timeout if request.timeout is None else request.timeout
-        prepared = self._client.build_request(
-            request.method, self._url + request.target, headers=request.headers, content=_content(request.body),
-            timeout=_timeouts(timeout),
-        )  # fmt: skip
-        try:
-            return AsyncHttpxExchange(await self._client.send(prepared, stream=True))
-        except httpx.TransportError as error:
-            raise _broke(error) from error
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
+def _broke(error: httpx.TransportError) -> ConnectionBroke:
+    words = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
+        return ConnectionBroke(words, sent=False, refused=isinstance(error, httpx.ConnectError))
+    return ConnectionBroke(words, sent=True, timed_out=isinstance(error, httpx.TimeoutException))
 
 
-class AsyncHttpxExchange:
-    def __init__(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = response.headers
-        self._response = response
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._response.aiter_bytes():
-                yield chunk
-        except httpx.TransportError as error:
-            raise _broke(error) from error
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
+def _content(body: Body | None) -> bytes | Iterator[bytes] | None:
+    return _read(body) if callable(body) else body
 
 
-def _content(body: Body | None) -> bytes | AsyncIterator[bytes] | None:
-    return _threaded(body) if callable(body) else body
-
-
-async def _threaded(source: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
-    """Reads that may block (files) happen beside the event loop."""
+def _read(source: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
+    """Piece by piece; what blocks (a file) does not block others."""
     chunks = source()
-    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+    while (chunk := next(chunks, None)) is not None:
         yield chunk

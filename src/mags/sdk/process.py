@@ -1,4 +1,5 @@
-"""A command that runs in a VM while we talk to it: exec over a WebSocket (docs/exec-websocket.md).
+# Made from async_process.py by `./dev fmt`; edit that.
+"""A command that runs in a VM while we talk to it: exec over a WebSocket.
 
     with m.exec_stream("dev", "cat") as process:
         process.write(b"hello")
@@ -7,128 +8,61 @@
             ...
         print(process.exit_code)
 
-Writing and reading may happen in two threads. Leaving the `with` block hangs up on a process that still runs.
+Writing and reading may go on at once. Leaving the `with` block hangs up on a process that still runs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
 
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
-from mags.sdk.calls.jobs import job_path
-from mags.sdk.errors import MagsError, NotReachable, TransferFailed, from_answer
+from mags.sdk.exec_protocol import MESSAGE_LIMIT, STDIN_CHUNK, Receiver, broken, headers, refusal, websocket_url
 from mags.sdk.frames import Chunk
-from mags.sdk.sender import AGENT, lost
 from mags.sdk.settings import Settings, is_local
-from mags.sdk.transports import ConnectionBroke
-
-STDIN_CHUNK = 1 << 18
-"""Bytes of one message to the server (it takes 1 MiB)."""
-MESSAGE_LIMIT = 16 << 20
-
-
-def websocket_url(settings: Settings, name_or_id: str) -> str:
-    return "ws" + settings.api_url.removeprefix("http") + "/api/v1" + job_path(name_or_id, "/exec")
-
-
-def headers(settings: Settings) -> dict[str, str]:
-    return {"Authorization": f"Bearer {settings.api_token}"}
-
-
-def start_message(
-    command: str | Sequence[str] | None,
-    *,
-    pty: tuple[int, int] | None = None,
-    term: str = "xterm-256color",
-    environment: Mapping[str, str] | None = None,
-    workdir: str | None = None,
-    user: str | None = None,
-    timeout: float | None = None,
-) -> str:
-    """The first message. `pty` is (rows, columns); `timeout` in seconds."""
-    wish: dict[str, Any] = {"type": "start"}
-    if command is not None:
-        wish["command"] = command if isinstance(command, str) else list(command)
-    if pty is not None:
-        wish["pty"] = {"rows": pty[0], "cols": pty[1], "term": term}
-    given = {"environment": dict(environment or {}) or None, "workdir": workdir, "user": user, "timeout": timeout}
-    return json.dumps(wish | {name: value for name, value in given.items() if value is not None})
-
-
-class Receiver:
-    """What the server's messages mean; no I/O. `exit_code` is known once a message was the last one."""
-
-    def __init__(self) -> None:
-        self.exit_code: int | None = None
-        self.request_id: str | None = None
-
-    def take(self, message: str | bytes) -> Chunk | None:
-        """Output, or None. Raises the error that the server reports."""
-        if isinstance(message, bytes):
-            if not message or message[0] not in (1, 2):
-                raise TransferFailed("The server sent something else than output. Is it a Mags server?")
-            return Chunk(message[0], message[1:])
-        try:
-            found = json.loads(message)
-            kind = found["type"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise TransferFailed("The server sent an unreadable message. Is it a Mags server?") from error
-        if kind == "started":
-            self.request_id = found.get("request_id")
-        elif kind == "exit":
-            code = found.get("exit_code")
-            if not isinstance(code, int):
-                raise TransferFailed("The VM ended before it could tell how the command ended.")
-            self.exit_code = code
-        elif kind == "error":
-            raise from_answer(int(found.get("status") or 500), found)
-        return None
-
-
-def refusal(settings: Settings, error: Exception) -> MagsError:
-    """Our error for one of the WebSocket library's, raised while connecting."""
-    if isinstance(error, InvalidStatus):
-        answer = error.response
-        body = bytes(answer.body or b"").decode(errors="replace")
-        try:
-            return from_answer(answer.status_code, json.loads(body))
-        except ValueError:
-            return from_answer(answer.status_code, body)
-    if isinstance(error, ConnectionRefusedError):
-        return lost(settings, ConnectionBroke(str(error), sent=False, refused=True))
-    return lost(settings, ConnectionBroke(str(error) or type(error).__name__, sent=isinstance(error, ConnectionClosed)))
-
-
-def broken() -> NotReachable:
-    return NotReachable("The connection was lost while the command ran; the command was ended. Try again.")
+from mags.sdk.transports import AGENT
 
 
 class Process:
-    """One command that runs; see the module. Iterating gives `(stream, data)`: 1 stdout, 2 stderr."""
+    """One command; begins when its `with` block is entered. Iterating gives `(stream, data)`: 1 stdout,
+    2 stderr."""
 
     def __init__(self, settings: Settings, name_or_id: str, start: str) -> None:
+        self._settings, self._name, self._start = settings, name_or_id, start
         self._receiver, self._stack = Receiver(), ExitStack()
+        self._opened: ClientConnection | None = None
+
+    def __enter__(self) -> Process:
         try:
-            opening = connect(
-                websocket_url(settings, name_or_id),
-                additional_headers=headers(settings),
-                user_agent_header=AGENT,
-                compression=None,
-                proxy=None if is_local(settings.api_url) else True,
-                max_size=MESSAGE_LIMIT,
-                open_timeout=60,
-                close_timeout=5,
+            self._opened = self._stack.enter_context(
+                connect(
+                    websocket_url(self._settings, self._name),
+                    additional_headers=headers(self._settings),
+                    user_agent_header=AGENT,
+                    compression=None,
+                    proxy=None if is_local(self._settings.api_url) else True,
+                    max_size=MESSAGE_LIMIT,
+                    open_timeout=60,
+                    close_timeout=5,
+                )
             )
-            self._connection: ClientConnection = self._stack.enter_context(opening)
         except (OSError, InvalidHandshake, ConnectionClosed) as error:
-            raise refusal(settings, error) from error
-        self._send(start)
+            raise refusal(self._settings, error) from error
+        try:
+            self._send(self._start)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     @property
     def exit_code(self) -> int | None:
@@ -152,7 +86,7 @@ class Process:
         return self._receiver.exit_code
 
     def write(self, data: bytes) -> None:
-        """To its stdin. Blocks while the process does not read; does nothing when it has ended."""
+        """To its stdin. Waits while the process does not read; does nothing when it has ended."""
         for start in range(0, len(data), STDIN_CHUNK):
             self._send(b"\0" + data[start : start + STDIN_CHUNK])
 
@@ -170,13 +104,11 @@ class Process:
         """Hang up: a process that still runs is ended."""
         self._stack.close()
 
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    @property
+    def _connection(self) -> ClientConnection:
+        if self._opened is None:
+            raise RuntimeError("The process begins with its `with` block.")
+        return self._opened
 
     def _send(self, message: str | bytes) -> None:
         try:

@@ -1,3 +1,4 @@
+# Made from async_sandbox.py by `./dev fmt`; edit that.
 """One VM as an object: what `with m.sandbox() as sb` gives."""
 
 from __future__ import annotations

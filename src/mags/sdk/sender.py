@@ -1,35 +1,26 @@
+# Made from async_sender.py by `./dev fmt`; edit that.
 """Calls sent over a transport, with retries; a job's output followed over lost connections.
 
-The CLI uses this directly; Mags is a face on it.
+The CLI uses this directly; the clients are faces on it.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
 
 from mags.sdk import retries
+from mags.sdk.answers import ENDLESS, Resumable, decoded, lost, refused, seconds_left, stream_tries
 from mags.sdk.calls import jobs
 from mags.sdk.calls.call import Call
-from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed, WaitTimeout, from_answer
+from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed
 from mags.sdk.frames import Chunk, Decoder, End
 from mags.sdk.settings import Settings
-from mags.sdk.transports import ConnectionBroke, Exchange, Request, Transport
+from mags.sdk.transports import AGENT, ConnectionBroke, Exchange, Request, Transport
 
 T = TypeVar("T")
-AGENT = f"mags/0.1 python/{sys.version_info[0]}.{sys.version_info[1]}"
-
-
-ENDLESS = "The server keeps ending the output before the script has ended."
-
-
-class Resumable(Protocol):
-    def reconnected(self) -> None:
-        """What was half received comes again."""
 
 
 class Sender:
@@ -49,10 +40,7 @@ class Sender:
     def send(self, call: Call[T]) -> T:
         """The decoded answer; {} for an empty one. Raises the tree of mags.sdk.errors."""
         with self.open(call) as exchange:
-            try:
-                text = b"".join(exchange.chunks())
-            except ConnectionBroke as broke:
-                raise lost(self.settings, broke) from broke
+            text = b"".join(self.body(exchange))
         return decoded(text)  # type: ignore[no-any-return]
 
     @contextmanager
@@ -64,34 +52,39 @@ class Sender:
         finally:
             exchange.close()
 
-    def body(self, exchange: Exchange) -> Iterator[bytes]:
+    def body(self, exchange: Exchange) -> Generator[bytes, None, None]:
         """The body of an open answer; NotReachable when it is cut off."""
         try:
             yield from exchange.chunks()
         except ConnectionBroke as broke:
             raise lost(self.settings, broke) from broke
 
-    def output(self, request_id: str, *, deadline: float | None = None) -> Iterator[Chunk | End]:
+    def output(self, request_id: str, *, deadline: float | None = None) -> Generator[Chunk | End, None, None]:
         """What a job's script writes, exactly, until it has ended; the last thing is an End.
 
         Goes on where it stopped when the connection is lost. `deadline`: time.monotonic() at which WaitTimeout comes.
         """
         decoder = Decoder()
-        for data in self.resumed(lambda: jobs.frames(request_id, decoder.offsets), decoder, deadline):
-            yield from decoder.feed(data)
-            if decoder.ended:
-                return
-            if deadline is not None:
-                seconds_left(deadline)
+        stream = self.resumed(lambda: jobs.frames(request_id, decoder.offsets), decoder, deadline)
+        with closing(stream):
+            for data in stream:
+                yield from decoder.feed(data)
+                if decoder.ended:
+                    return
+                if deadline is not None:
+                    seconds_left(deadline)
 
-    def resumed(self, call: Callable[[], Call[bytes]], decoder: Resumable, deadline: float | None) -> Iterator[bytes]:
+    def resumed(
+        self, call: Callable[[], Call[bytes]], decoder: Resumable, deadline: float | None
+    ) -> Generator[bytes, None, None]:
         """The body of a stream, opened again (with a new `call`) when it breaks off, until the reader has enough."""
         failures, begun = 0, False
         while True:
             wish = call()
             trouble: MagsError = TransferFailed(ENDLESS)
             try:
-                with self.open(wish if deadline is None else wish._replace(timeout=seconds_left(deadline))) as exchange:
+                within = wish if deadline is None else wish._replace(timeout=seconds_left(deadline))
+                with self.open(within) as exchange:
                     begun = True
                     for data in exchange.chunks():
                         failures = 0
@@ -128,58 +121,19 @@ class Sender:
                 retry_after = exchange.headers.get("retry-after")
                 delay = retries.delay_after_answer(exchange.status, retry_after, failures, self._tries)
                 if delay is None:
-                    raise refused(exchange)
+                    raise refused(exchange.status, _rest(exchange), retry_after)
                 exchange.close()
             self._sleep(delay)
 
 
-def stream_tries(tries: int, trouble: MagsError) -> int:
-    """How often a stream is opened without anything new: about a minute while the server is away."""
-    return tries if isinstance(trouble, TransferFailed) else 8 * tries
-
-
-def seconds_left(deadline: float) -> float:
-    """Seconds of silence to allow; WaitTimeout when there are none left."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise WaitTimeout("It did not end in the time given. It is still running: see `status`, or stop it.")
-    return min(left + 0.1, jobs.STREAM_TIMEOUT)
-
-
-def refused(exchange: Exchange) -> MagsError:
+def _rest(exchange: Exchange) -> bytes:
+    """The body, as far as it comes; closes the exchange."""
+    text = bytearray()
     try:
-        text = b"".join(exchange.chunks())
+        for chunk in exchange.chunks():
+            text += chunk
     except ConnectionBroke:
-        text = b""
+        pass
     finally:
         exchange.close()
-    return from_answer(exchange.status, tolerant(text), exchange.headers.get("retry-after"))
-
-
-def lost(settings: Settings, broke: ConnectionBroke) -> NotReachable:
-    """The sentence for a request without an answer."""
-    if broke.refused:
-        return NotReachable(f"No server at {settings.api_url}. Start one with `mags up`, or set MAGS_API_URL.")
-    if not broke.sent:
-        return NotReachable(f"{settings.api_url} can't be reached ({broke}). Is MAGS_API_URL right?")
-    if broke.timed_out:
-        return NotReachable(
-            f"{settings.api_url} did not answer ({broke}). It may still be at work: look before you retry."
-        )
-    return NotReachable(f"The connection to {settings.api_url} was lost ({broke}). Try again.")
-
-
-def decoded(text: bytes) -> Any:
-    if not text:
-        return {}
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise TransferFailed("The server answered something that is no JSON. Is MAGS_API_URL a Mags server?") from error
-
-
-def tolerant(text: bytes) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text.decode(errors="replace")
+    return bytes(text)

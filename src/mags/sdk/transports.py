@@ -1,17 +1,23 @@
-"""How a request travels. The clients know these two interfaces only; three classes implement them.
+"""How a request travels. The clients know these two interfaces only; four classes implement them.
 
-| class                     | for                                                              |
-|---------------------------|------------------------------------------------------------------|
-| httpx_transport.Httpx     | Mags, by default: pools, proxies, every corner of HTTP           |
-| httpx_transport.AsyncHttpx| AsyncMags                                                        |
-| wire.Wire                 | the CLI: one connection, nothing imported but the standard library |
-| testing.MockTransport     | tests of programs that use Mags                                  |
+| class                           | for                                                                |
+|---------------------------------|--------------------------------------------------------------------|
+| httpx_transport.Httpx           | Mags, by default: pools, proxies, every corner of HTTP             |
+| async_httpx_transport.AsyncHttpx| AsyncMags                                                          |
+| wire.Wire                       | the CLI: one connection, nothing imported but the standard library |
+| testing.MockTransport           | tests of programs that use Mags                                    |
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
+
+from mags import __version__
+
+AGENT = f"mags/{__version__} python/{sys.version_info[0]}.{sys.version_info[1]}"
+"""What we say that we are."""
 
 Body = bytes | Callable[[], Iterator[bytes]]
 """All of it, or how to begin to read it (again, when the request has to be repeated)."""

@@ -1,6 +1,8 @@
+# Made from test_async_client.py by `./dev fmt`; edit that.
+"""The client over a scripted transport."""
+
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 from collections.abc import Callable
@@ -10,9 +12,7 @@ from typing import Any
 import pytest
 
 from mags import (
-    AsyncMags,
     Busy,
-    InvalidRequest,
     Mags,
     MagsError,
     MockTransport,
@@ -24,6 +24,7 @@ from mags import (
 from mags.sdk.calls import jobs
 from mags.sdk.frames import HEAD, Chunk, End
 from mags.sdk.sender import Sender
+from mags.sdk.settings import Settings
 from mags.sdk.testing import Answer, SeenRequest
 from mags.sdk.transports import ConnectionBroke
 
@@ -153,7 +154,8 @@ def test_output_goes_on_where_the_connection_broke() -> None:
     m, transport = client(
         answers(whole + HEAD.pack(1, 3) + b"d", HEAD.pack(1, 3) + b"def" + HEAD.pack(0, len(end)) + end)
     )
-    assert list(m.stream_output("42")) == [Chunk(1, b"abc"), Chunk(1, b"def"), End(0, None, "completed")]
+    parts = list(m.stream_output("42"))
+    assert parts == [Chunk(1, b"abc"), Chunk(1, b"def"), End(0, None, "completed")]
     assert transport.seen[1].query == {"follow": "1", "stdout_offset": "3"}
 
 
@@ -219,6 +221,12 @@ def test_resize_grows_in_place_and_brings_the_vm_up() -> None:
     assert m.resize("w", 9) == {"request_id": "7", "status": "running"}
 
 
+def test_a_port_is_opened() -> None:
+    m, transport = client(answers({"success": True, "url": "u"}))
+    assert m.url("dev", port=80)["url"] == "u"
+    assert (transport.seen[0].path, transport.seen[0].json) == ("/mags-jobs/dev/access", {"port": 80})
+
+
 def test_files_go_both_ways(tmp_path: Path) -> None:
     local = tmp_path / "f"
     local.write_bytes(b"local")
@@ -234,7 +242,7 @@ def test_files_go_both_ways(tmp_path: Path) -> None:
         m.write_file("dev", "/f", tmp_path / "missing")
 
 
-async def test_workspaces_leave_and_come_as_archives(tmp_path: Path) -> None:
+def test_workspaces_leave_and_come_as_archives(tmp_path: Path) -> None:
     file = tmp_path / "w.tar"
     m, transport = client(answers(b"archive", {"workspace_id": "w"}, (404, {"error": "None."})))
     m.export_workspace("w", file)
@@ -244,11 +252,6 @@ async def test_workspaces_leave_and_come_as_archives(tmp_path: Path) -> None:
     with pytest.raises(MagsError):
         m.export_workspace("w", tmp_path / "none")
     assert [*tmp_path.iterdir()] == [file]
-    transport = MockTransport(answers(b"other", {}))
-    async with AsyncMags("token", "http://mags.test", transport=transport) as twin:
-        await twin.export_workspace("w", file)
-        await twin.import_workspace("w", file)
-    assert file.read_bytes() == transport.seen[1].body == b"other"
 
 
 def test_an_upload_is_multipart_and_may_be_sent_twice(tmp_path: Path) -> None:
@@ -268,18 +271,22 @@ def test_an_upload_is_multipart_and_may_be_sent_twice(tmp_path: Path) -> None:
 
 def test_a_sandbox_is_stopped_whatever_happens() -> None:
     def handler(request: SeenRequest) -> Answer:
-        return (
-            {**JOB, "status": "running"} if request.path.endswith("/status") else {"request_id": "42", "exit_code": 0}
-        )
+        if request.path.endswith("/files"):
+            return b"content"
+        return {**JOB, "status": "running", "url": "u"}
 
     m, transport = client(handler)
-    with pytest.raises(ZeroDivisionError), m.sandbox() as sandbox:
-        assert sandbox.run("true")["exit_code"] == 0
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        with m.sandbox("dev") as sandbox:
+            assert sandbox.run("true")["exit_code"] == 0
+            assert sandbox.read_file("/f") == b"content"
+            assert sandbox.url(80) == "u"
+            raise ZeroDivisionError
     assert transport.seen[-1].path == "/mags-jobs/42/stop"
     m, transport = client(answers({"request_id": "42"}, {**JOB, "status": "error", "error": "bad"}, {}))
-    with pytest.raises(ServerFailed), m.sandbox():
-        pass
+    with pytest.raises(ServerFailed):
+        with m.sandbox():
+            pass
     assert transport.seen[-1].path == "/mags-jobs/42/stop"
 
 
@@ -292,54 +299,13 @@ def test_closing_closes_the_transport() -> None:
         m.status("x")
 
 
-async def test_the_asyncio_twin_does_the_same(tmp_path: Path) -> None:
-    def handler(request: SeenRequest) -> Answer:
-        if request.path.endswith("/logs"):
-            return events("one")
-        if request.path.endswith("/files"):
-            return b"content" if request.method == "GET" else {}
-        if request.path.endswith("/files/list"):
-            return {"entries": []}
-        return {**JOB, "status": "running", "stdout": "o", "file_id": "f", "url": "u"}
-
-    (tmp_path / "f").write_bytes(b"x")
-    transport = MockTransport(handler)
-    async with AsyncMags("token", "http://mags.test", transport=transport) as m:
-        assert (await m.run_and_wait("true"))["logs"][0]["message"] == "one"
-        assert [line["message"] async for line in m.stream_logs("42")] == ["one"]
-        assert (await m.new("dev"))["status"] == "running"
-        assert (await m.exec("dev", "true"))["output"] == "o"
-        assert (await m.find_job("dev")) is not None
-        assert await m.read_file("dev", "/f") == b"content"
-        await m.write_file("dev", "/f", tmp_path / "f")
-        assert await m.list_files("dev") == []
-        assert await m.upload_files([tmp_path / "f"]) == ["f"]
-        assert (await m.url("dev"))["url"] == "u"
-        assert (await m.resize("dev", 3))["request_id"] == "42"
-        async with m.sandbox("dev") as sandbox:
-            assert (await sandbox.run("true"))["exit_code"] == 0
-            assert await sandbox.read_file("/f") == b"content"
-            assert await sandbox.url(80) == "u"
-    assert transport.closed and transport.seen[-1].path == "/mags-jobs/42/stop"
-
-
-async def test_the_asyncio_twin_retries_and_raises_the_same() -> None:
-    transport = MockTransport(answers((503, {}), ConnectionBroke("gone", sent=True), JOB))
-    m = AsyncMags("token", "http://mags.test", transport=transport)
-    assert await m.status("42") == JOB
-    m = AsyncMags("token", "http://mags.test", transport=MockTransport(answers((422, {"error": "Bad."}))))
-    with pytest.raises(InvalidRequest, match="Bad"):
-        await m.status("42")
-    m = AsyncMags("token", "http://mags.test", transport=MockTransport(lambda _: b""), max_tries=2)
-    with pytest.raises(TransferFailed):
-        async with asyncio.timeout(30):
-            [_ async for _ in m.stream_output("42")]
-
-
 def test_waits_between_tries_are_the_policys(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    m, _ = client(answers())
-    sender = Sender(m.sender.settings, MockTransport(answers((503, {}, {"Retry-After": "4"}), JOB)), sleep=waits.append)
 
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    transport = MockTransport(answers((503, {}, {"Retry-After": "4"}), JOB))
+    sender = Sender(Settings("http://mags.test", "token"), transport, sleep=sleep)
     sender.send(jobs.status("42"))
     assert waits == [4.0]

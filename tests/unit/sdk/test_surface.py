@@ -13,10 +13,11 @@ import pytest
 import mags
 from mags import AsyncMags, Mags
 from mags.sdk import async_sandbox, sandbox
+from tests.kit import twins
 
 NAMES = [
-    "AsyncMags", "AsyncSandbox", "Busy", "Conflict", "InvalidRequest", "Mags", "MagsError", "MockTransport",
-    "NotAuthorized", "NotConfigured", "NotFound", "NotReachable", "Process", "Sandbox", "ServerFailed",
+    "AsyncMags", "AsyncProcess", "AsyncSandbox", "Busy", "Conflict", "InvalidRequest", "Mags", "MagsError",
+    "MockTransport", "NotAuthorized", "NotConfigured", "NotFound", "NotReachable", "Process", "Sandbox", "ServerFailed",
     "TransferFailed", "WaitTimeout", "__version__",
 ]  # fmt: skip
 
@@ -103,6 +104,10 @@ def test_the_twins_take_the_same_and_say_what_for(name: str) -> None:
 
 def defaults(function: Callable[..., Any]) -> list[Any]:
     return [parameter.default for parameter in inspect.signature(function).parameters.values()]
+
+
+def test_the_synchronous_half_is_what_the_other_makes_of_it() -> None:
+    assert [module.name for module, text in twins.made() if module.read_text() != text] == [], "run ./dev fmt"
 
 
 def test_what_a_command_imports_is_little() -> None:

@@ -30,7 +30,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
     from mags.cli.terminal import check_terminal, converse, window_size
-    from mags.sdk.process import Process, start_message
+    from mags.sdk.exec_protocol import start_message
+    from mags.sdk.process import Process
 
     words = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if arguments.tty:

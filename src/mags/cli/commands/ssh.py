@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
 
 def _through_the_api(session: Session, request_id: str, command: list[str]) -> int:
     from mags.cli.terminal import converse, window_size
-    from mags.sdk.process import Process, start_message
+    from mags.sdk.exec_protocol import start_message
+    from mags.sdk.process import Process
 
     terminal = not command and os.name == "posix" and sys.stdin.isatty()
     start = start_message(
