@@ -16,8 +16,8 @@ from mags.host.vmm.qemu.process import (
     Inheritance,
     Process,
     find_by_name,
-    keep_descriptors,
     listening,
+    prepare,
     spawn,
     start_time,
 )
@@ -94,7 +94,7 @@ async def test_work_gives_its_result_or_its_own_error(tmp_path: Path) -> None:
 
 
 async def test_descriptors_arrive_under_their_numbers_and_no_others(tmp_path: Path) -> None:
-    keep_descriptors()
+    prepare()
     reader, writer = os.pipe()
     os.set_inheritable(reader, False)
     inherited = Inheritance()
@@ -112,6 +112,39 @@ async def test_descriptors_arrive_under_their_numbers_and_no_others(tmp_path: Pa
 def _read_all(descriptor: int) -> str:
     with os.fdopen(descriptor) as file:
         return file.read()
+
+
+class Slow:
+    """A control group whose host is so busy that the child is far ahead when it is put in."""
+
+    def __init__(self, ready: Path) -> None:
+        self._ready = ready
+
+    def attach(self, pid: int) -> None:
+        while not self._ready.exists():
+            time.sleep(0.01)
+
+
+async def test_a_child_that_is_far_ahead_as_another_user_leaves_no_core_dump_either(tmp_path: Path) -> None:
+    prepare()
+    ready = tmp_path / "ready"
+    script = f"ulimit -c >&2; touch {ready}; exec setpriv --reuid=54321 --clear-groups sh -c 'sleep 0.2; exit 4'"
+    process = spawn([SHELL, "-c", script], tmp_path, Inheritance(), namespace=None, group=Slow(ready))
+    assert await ending(process) == "QEMU ended with status 4: 0"
+
+
+class Late:
+    """A control group that comes when the child has ended."""
+
+    def attach(self, pid: int) -> None:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        raise ProcessLookupError(pid)
+
+
+async def test_a_child_that_ends_at_once_says_why(tmp_path: Path) -> None:
+    command = [SHELL, "-c", "echo no such option >&2; exit 1"]
+    process = spawn(command, tmp_path, Inheritance(), namespace=None, group=Late())
+    assert await ending(process) == "QEMU ended with status 1: no such option"
 
 
 async def test_a_program_that_is_not_there_is_an_error(tmp_path: Path) -> None:

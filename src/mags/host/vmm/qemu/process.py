@@ -152,9 +152,9 @@ def spawn(
         except OSError as error:
             raise VmmError(f"QEMU cannot be started: {error}") from error
         try:
-            resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
             if group is not None:
-                group.attach(pid)
+                with suppress(ProcessLookupError):  # it has ended already, and says why
+                    group.attach(pid)
             return Process(pid, directory)
         except BaseException:
             os.kill(pid, signal.SIGKILL)
@@ -166,8 +166,14 @@ DEFAULTED = (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Python ignores SIGPIPE; a child should not."""
 
 
-def keep_descriptors() -> None:
-    """Let no descriptor that this program was itself started with reach a child by accident."""
+def prepare() -> None:
+    """What this program's children shall not have from it: descriptors that it was itself started with, and the right
+    to leave a core dump, which would hold the guest's memory.
+
+    Inherited, as QEMU steps down to another user at a moment of its own: from then on a parent without
+    CAP_SYS_RESOURCE may not change its limits any more.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for entry in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
         with suppress(OSError):  # the one that listed them
             if int(entry) > 2:

@@ -55,7 +55,7 @@ class QemuVmm:
         found = shutil.which(program)
         if found is None:
             raise VmmError(f"{program} is not installed.")
-        processes.keep_descriptors()
+        processes.prepare()
         banner = (await run([found, "--version"], timeout=30)).text
         hypervisor = Hypervisor.parse(Path(found), banner)
         builder = Builder(
