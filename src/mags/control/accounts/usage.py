@@ -60,7 +60,8 @@ async def usage(world: TheWorld, caller: Reader, window_days: Annotated[int, Que
                 .group_by("day")
             )
         ).all()
-        lived = func.coalesce(Vm.ended_ms, moment_ms) - func.coalesce(Vm.started_ms, Vm.created_ms)
+        lasted = func.coalesce(Vm.ended_ms, moment_ms) - func.coalesce(Vm.started_ms, Vm.created_ms)
+        lived = case((lasted > 0, lasted), else_=0)  # a clock may have been set back meanwhile
         vms = (
             await session.execute(
                 select(_day(Vm.created_ms), func.coalesce(func.sum(lived), 0))

@@ -73,7 +73,8 @@ async def reconcile(world: World, host_id: str) -> None:
                     Vm.host_id == host_id,
                     Vm.active.is_(True),
                     Vm.started.is_(True),
-                    Vm.created_ms < now_ms() - GRACE_MS,
+                    # One that was made in the future was made before the clock was set back.
+                    (Vm.created_ms < now_ms() - GRACE_MS) | (Vm.created_ms > now_ms() + GRACE_MS),
                 )
             )
         }

@@ -24,6 +24,8 @@ from mags.hostclient import HostView
 log = logging.getLogger("mags.control.runner")
 
 BATCH = 128
+FAR_MS = 300_000
+"""No step is put off for so long: one that is due later is from before the clock was set back."""
 
 Duty = Callable[[World], Coroutine[Any, Any, None]]
 
@@ -76,7 +78,7 @@ async def due_jobs(world: World) -> None:
         rows = (
             await session.execute(
                 select(Job.id, Job.step_ms)
-                .where(Job.step_ms.is_not(None), Job.step_ms <= now_ms(), Job.id.not_in(list(world.leased)))
+                .where((Job.step_ms <= now_ms()) | (Job.step_ms > now_ms() + FAR_MS), Job.id.not_in(list(world.leased)))
                 .order_by(Job.step_ms, Job.created_ms)
                 .limit(BATCH)
             )

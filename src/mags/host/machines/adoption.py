@@ -111,6 +111,7 @@ async def _from_disk(machine: Machine) -> Cell | None:
 def _sleeps(machine: Machine) -> None:
     if machine.state is not VmState.SLEEPING:
         machine.record.state, machine.record.slept_at_ms = VmState.SLEEPING, now_ms()
+        machine.patience.begin()
         machine.standing.write()
         machine.standing.announce(VmState.SLEEPING)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from mags.host.machines.cells import Cell
@@ -151,8 +150,11 @@ class Driver:
                     return await machine.inbox.get()
             except TimeoutError:
                 if machine.state is VmState.SLEEPING:
-                    return Wake() if machine.record.no_sleep else Stop(OVERSLEPT)
-                if machine.sleepy:
+                    if machine.record.no_sleep:
+                        return Wake()
+                    if machine.patience.is_over(machine.parts.settings.local_retention_s):
+                        return Stop(OVERSLEPT)
+                elif machine.sleepy:
                     # Files that are kept elsewhere need no VM that sleeps.
                     return Sleep() if machine.record.attachment is None else Stop()
 
@@ -165,5 +167,5 @@ class Driver:
         if machine.state is VmState.SLEEPING and record.no_sleep:
             return None if machine.sleeper.forced else WAKE_AGAIN_S
         if machine.state is VmState.SLEEPING and record.attachment is None:
-            return max(0.0, record.slept_at_ms / 1000 + settings.local_retention_s - time.time())
+            return machine.patience.next_look(settings.local_retention_s)
         return None

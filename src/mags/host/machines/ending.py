@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mags.host.machines import adoption
-from mags.host.machines.events import now_ms
 from mags.host.machines.jobs import STOPPED
 from mags.host.machines.wishes import Denied, Wish, judge
 from mags.protocol.states import VmState
@@ -38,7 +37,7 @@ async def wind_up(machine: Machine, final: VmState, reason: str) -> None:
         if final is VmState.FAILED:
             await machine.keeper.salvage()
     if machine.dispatcher.dispatched:
-        await machine.standing.publish(final, reason, now_ms())
+        await machine.standing.publish(final, reason)
     if cell is not None:
         await machine.parts.cells.close(cell)
     elif asleep:

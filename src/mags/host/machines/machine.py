@@ -22,6 +22,7 @@ from mags.host.machines.gate import Gate
 from mags.host.machines.inbox import Cancel, Item, Run, Sleep, Stop, Wake
 from mags.host.machines.keeper import Keeper
 from mags.host.machines.parts import Parts
+from mags.host.machines.patience import Patience
 from mags.host.machines.record import Record
 from mags.host.machines.roster import Roster
 from mags.host.machines.runs import Runs
@@ -46,6 +47,7 @@ class Machine:
         self.gone = asyncio.Event()
         self.attendants = Attendants()
         self.standing = Standing(record, parts.records, parts.events, self.attendants)
+        self.patience = Patience(record, self.standing.write)
         self.gate = Gate()
         self.dispatcher = Dispatcher(parts)
         self.sleeper = Sleeper(self)

@@ -59,7 +59,12 @@ class Record(Value):
     startup: StartupRecord | None = None
     """None: nothing to run, or it has ended well."""
     slept_at_ms: int = 0
-    """When it fell asleep last, Unix time; it is asleep if `state` says so."""
+    """When it fell asleep last, Unix time, for people; it is asleep if `state` says so."""
+    slept_s: float = 0.0
+    """For how long it has slept, as counted by host programs (`patience`)."""
+    told_ms: int = 0
+    """The moment of the last news of it: Unix time, but it never goes back, whatever the clock does, as control tells
+    old news from new by it."""
     reason: str = ""
     """Why it failed."""
 

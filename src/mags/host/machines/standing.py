@@ -34,13 +34,22 @@ class Standing:
 
     def announce(self, state: VmState, reason: str = "") -> None:
         """Tell control, without waiting for it."""
-        self._attendants.spawn(self.publish(state, reason or self._record.reason, now_ms()), "tell")
+        self._attendants.spawn(self._publish(state, reason or self._record.reason, self._moment()), "tell")
 
-    async def publish(self, state: VmState, reason: str, at_ms: int) -> None:
+    async def publish(self, state: VmState, reason: str) -> None:
         """Tell control; returns when the news is safe."""
+        await self._publish(state, reason, self._moment())
+
+    async def _publish(self, state: VmState, reason: str, at_ms: int) -> None:
         await self._events.publish(
             VmChanged(vm_id=self._record.vm_id or "", state=state.value, reason=reason, at_ms=at_ms)
         )
+
+    def _moment(self) -> int:
+        """Now, but later than all news before: news may overtake each other, and clocks be set back."""
+        self._record.told_ms = max(now_ms(), self._record.told_ms + 1)
+        self.write()
+        return self._record.told_ms
 
     def report(self) -> VmReport:
         """What control gets when it asks what this host has."""

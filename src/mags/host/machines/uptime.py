@@ -83,6 +83,7 @@ class Uptime:
         self.cell = None
         machine.roster.jobs.clear()
         machine.record.slept_at_ms = now_ms()
+        machine.patience.begin()
         machine.standing.to(VmState.SLEEPING)
         machine.standing.write()
         machine.standing.announce(VmState.SLEEPING, reason)
