@@ -35,6 +35,7 @@ from mags.host.network import NamespacePool
 from mags.host.storage.config import StorageSettings
 from mags.host.vmm.driver import Vmm
 from mags.host.vmm.qemu import QemuVmm
+from mags.hostclient import HostClient
 from mags.kit import nats
 from mags.kit.locks import exclusive
 from mags.protocol.states import VmState
@@ -100,7 +101,7 @@ async def serve(
         pool = Pool(cells, capacity, settings)
         events = Events(journal, settings.host_id)
         uploads = Uploads(client, settings.state / "uploads")
-        parts = Parts(settings, cells, pool, records, journal, events, uploads, attachments)
+        parts = Parts(settings, cells, pool, records, journal, events, uploads, HostClient(client), attachments)
         fleet = Fleet(parts, capacity)
         requests = Requests(client, settings.host_id, fleet, vmm, attachments)
         herald = Herald(

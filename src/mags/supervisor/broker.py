@@ -26,7 +26,8 @@ PERMISSIONS: dict[str, dict[str, Any]] = {
     },
     "host": {
         "publish": {
-            "allow": ["mags.presence.*", "mags.event.*", "mags.output.*", "mags.session.*.out", "$JS.>", REPLIES],
+            "allow": ["mags.presence.*", "mags.event.*", "mags.output.*", "mags.session.*.out", edge.release("*"),
+                      "$JS.>", REPLIES],
             "deny": ["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", "$JS.API.STREAM.MSG.DELETE.>"],
         },
         "subscribe": {"allow": ["mags.host.*.>", "mags.session.*.in", "$O.>", "$JS.>", REPLIES]},

@@ -14,7 +14,7 @@ from mags.protocol.errors import Problem
 
 
 class Gate:
-    """`inside` counts who uses the VM, or waits to."""
+    """`inside` counts who uses the VM, or waits to; `within` those who use it."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -22,6 +22,10 @@ class Gate:
         self._waiting: set[asyncio.Future[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
+
+    @property
+    def within(self) -> int:
+        return self.inside - sum(not turn.done() for turn in self._waiting)
 
     async def enter(self, timeout: float) -> None:
         """Returns when it is open; call `leave` whatever happened. Raises what `refuse` says, and TimeoutError."""

@@ -1,8 +1,9 @@
 """One VM of this host, as others see it: they ask, its driver (`driver`) acts. Wishes are judged at once (`wishes`) and
 go through its inbox.
 
-What it is made of: its record and `standing`, the `gate` to its guest, its scripts (`roster`, `runs`), the time it is
-up (`uptime`), its sleep (`sleeper`), its workspace (`keeper`), and the tasks that belong to it (`attendants`).
+What it is made of: its record and `standing`, the `gate` to its guest and the `callers` that go past it, its scripts
+(`roster`, `runs`), the time it is up (`uptime`), its sleep (`sleeper`), its workspace (`keeper`), and the tasks that
+belong to it (`attendants`).
 
 A machine lives from a start or an adoption until its VM is gone and control knows.
 """
@@ -16,6 +17,7 @@ from contextlib import asynccontextmanager
 
 from mags.host.machines import idle
 from mags.host.machines.attendants import Attendants
+from mags.host.machines.callers import Callers
 from mags.host.machines.cells import Cell
 from mags.host.machines.dispatch import Dispatcher
 from mags.host.machines.gate import Gate
@@ -49,6 +51,7 @@ class Machine:
         self.standing = Standing(record, parts.records, parts.events, self.attendants)
         self.patience = Patience(record, self.standing.write)
         self.gate = Gate()
+        self.callers = Callers(parts.client, self.vm_id)
         self.dispatcher = Dispatcher(parts)
         self.sleeper = Sleeper(self)
         self.keeper = Keeper(self)

@@ -12,6 +12,7 @@ from mags.host.machines.journal import Journal
 from mags.host.machines.pool import Pool
 from mags.host.machines.record import Records
 from mags.host.machines.uploads import Uploads
+from mags.hostclient import HostClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,5 +24,7 @@ class Parts:
     journal: Journal
     events: Events
     uploads: Uploads
+    client: HostClient
+    """To ask edges."""
     attachments: Attachments | None = None
     """None: this host keeps no synced workspaces."""

@@ -20,8 +20,8 @@ from mags.host.machines.problems import as_problem
 from mags.host.machines.sessions import Session, opening_in
 from mags.host.vmm.driver import Vmm
 from mags.kit.machine import machine_id
+from mags.protocol import edge, subjects
 from mags.protocol import messages as m
-from mags.protocol import subjects
 from mags.protocol.errors import Problem
 from mags.protocol.guest import Configure
 
@@ -76,9 +76,11 @@ class Requests:
 
     async def _on_activity(self, message: Msg) -> None:
         try:
-            self._fleet.get(message.subject.rpartition(".")[2]).touch()
+            machine = self._fleet.get(message.subject.rpartition(".")[2])
+            machine.callers.note(m.decode(message.data, edge.Activity).edge)
         except Problem:
-            pass
+            return
+        machine.touch()
 
     async def _answer(self, message: Msg) -> None:
         verb = message.subject.rpartition(".")[2]
@@ -153,7 +155,9 @@ class Requests:
         wish = m.decode(data, m.Dial)
         if not 0 < wish.port < 1 << 16:
             raise Problem("invalid", "A port is a number from 1 to 65535.")
-        async with self._fleet.get(wish.vm_id).use() as cell:
+        machine = self._fleet.get(wish.vm_id)
+        async with machine.use() as cell:
+            machine.callers.note(wish.edge)
             return m.Dialed(address=cell.namespace.address, port=wish.port, machine_id=self._machine_id)
 
     async def _list(self, _: bytes) -> m.Value:

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 IN_USE_S = 2.0
 """How long a sleep that somebody wishes waits for what is under way."""
+AGAIN_S = 0.1
+"""Between two looks, meanwhile."""
 FLUSH_S = 20.0
 ENDING_S = 2.0
 """For the ends of scripts to be told."""
@@ -93,27 +95,37 @@ class Sleeper:
         problem = problem or idle.keeps_awake(machine.record, force=self.forced)
         if machine.state not in (VmState.RUNNING, VmState.PARKED):
             problem = problem or Problem("conflict", f"The VM is {machine.state.value}.")
-        if problem is None and self._answers:
-            problem = None if self.forced else await self._still()
-        elif problem is None and not machine.sleepy:
+        if problem is None and not self._answers and not machine.sleepy:
             return
         if problem is None:
-            machine.gate.shut()
+            problem = await self._shut()
+            if problem is not None and not self._answers:
+                machine.touch()  # a request to its URL, begun just now
+                return
+        if problem is None:
             problem = await self._settle(machine.uptime.need)
         if problem is not None:
             await self._stay_awake(problem)
             return
         self._answer(None)
 
-    async def _still(self) -> Problem | None:
-        """Nobody is inside."""
-        gate = self._machine.gate
-        deadline = asyncio.get_running_loop().time() + IN_USE_S
-        while gate.inside:
-            if not await gate.empty(deadline - asyncio.get_running_loop().time()):
-                words = "1 command, session or transfer" if gate.inside == 1 else f"{gate.inside} commands or sessions"
+    async def _shut(self) -> Problem | None:
+        """Shut the gate when nobody is inside, and no edge in the middle of a request; open it again if not."""
+        machine, loop = self._machine, asyncio.get_running_loop()
+        gate = machine.gate
+        deadline = loop.time() + (IN_USE_S if self._answers else 0.0)
+        while True:
+            if not self.forced:
+                await gate.empty(deadline - loop.time())
+            gate.shut()
+            requests = await machine.callers.release()
+            if self.forced or not gate.within + requests:
+                return None
+            words = _count(gate.within, requests)
+            gate.open()
+            if loop.time() >= deadline:
                 return Problem("conflict", f"The VM is in use ({words}): end that first.")
-        return None
+            await asyncio.sleep(AGAIN_S)
 
     async def _settle(self, cell: Cell) -> Problem | None:
         """From the shut gate until it sleeps."""
@@ -232,3 +244,10 @@ class Sleeper:
         record.startup = StartupRecord() if record.startup_command else None
         machine.uptime.startup_process = None
         await adoption.tell_lost(machine, f"{LOST}: {reason.rstrip('.')}.")
+
+
+def _count(inside: int, requests: int) -> str:
+    """What somebody uses the VM for, in words."""
+    sessions = "1 command, session or transfer" if inside == 1 else f"{inside} commands or sessions"
+    answers = "1 request to its URL" if requests == 1 else f"{requests} requests to its URLs"
+    return " and ".join(words for words, number in ((sessions, inside), (answers, requests)) if number)
