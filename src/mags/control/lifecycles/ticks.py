@@ -1,7 +1,7 @@
 """Cron: submitting what is due. A tick is claimed by compare-and-swap on `next_ms`, so two servers never run one twice.
 
 A tick that was missed while no server was up runs once on return, however many there were; then the schedule goes on
-from the present.
+from the present. So it does when the clock was set back: a tick that was planned by the wrong clock is planned anew.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ AGAIN_MS = 30_000
 
 async def cron_ticks(world: World) -> None:
     """Submit every cron job that is due now."""
+    if world.clock.noticed():
+        await _plan_anew(world)
     moment = now_ms()
     async with world.db.read() as session:
         due = (
@@ -83,6 +85,23 @@ async def fire(
         job_id = str(answer.body["request_id"])
         world.spawn(launch(world, job_id), f"job-{job_id}")
     return answer
+
+
+async def _plan_anew(world: World) -> None:
+    """No next tick is later than the schedule says."""
+    moment = now_ms()
+    ahead = select(CronJob).where(CronJob.enabled.is_(True), CronJob.next_ms > moment)
+    async with world.db.read() as session:
+        planned = (await session.execute(ahead)).scalars().all()
+    for cron in planned:
+        following = next_after(cron.cron_expression, cron.timezone, moment)
+        if following is not None and cron.next_ms is not None and following < cron.next_ms:
+            async with world.db.write() as session:
+                await session.execute(
+                    update(CronJob)
+                    .where(CronJob.id == cron.id, CronJob.next_ms == cron.next_ms)
+                    .values(next_ms=following)
+                )
 
 
 async def _claim(session: AsyncSession, cron: CronJob, moment: int) -> bool:
