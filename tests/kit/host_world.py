@@ -1,4 +1,4 @@
-"""A real host program with a real NATS server, and a caller that speaks to it as control does."""
+"""A real host program, and a caller that speaks to it as control does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,6 @@ from nats.aio.subscription import Subscription
 
 from mags.hostclient import HostClient
 from mags.kit import nats
-from mags.kit.programs import find
 from mags.protocol import messages as m
 from mags.protocol import subjects
 from mags.protocol.errors import Problem
@@ -30,45 +28,6 @@ T = TypeVar("T", bound=m.Value)
 PATIENCE = 120.0
 """Seconds that anything may take on a busy machine."""
 HOST_ID = "h1"
-
-
-class NatsProgram:
-    """nats-server with JetStream on a port that stays the same over restarts."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, -1
-        self._process: subprocess.Popen[bytes] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def url(self) -> str:
-        return f"nats://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        for old in self._folder.glob("*.ports"):
-            old.unlink()
-        config = self._folder / "nats.conf"
-        config.write_text(
-            f'listen: "127.0.0.1:{self._port}"\nports_file_dir: "{self._folder}"\n'
-            f'max_payload: {subjects.MAX_PAYLOAD}\njetstream {{ store_dir: "{self._folder / "js"}" }}\n'
-        )
-        with (self._folder / "nats.log").open("ab") as log:
-            self._process = subprocess.Popen([find("nats-server"), "-c", config], stdout=log, stderr=log)
-        deadline = time.monotonic() + PATIENCE
-        while self._port < 0 or not list(self._folder.glob("*.ports")):
-            for path in self._folder.glob("*.ports"):
-                try:
-                    self._port = int(json.loads(path.read_text())["nats"][0].rpartition(":")[2])
-                except (ValueError, KeyError):
-                    continue
-            assert time.monotonic() < deadline, "nats-server does not start"
-            time.sleep(0.01)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 class HostProgram:

@@ -10,7 +10,8 @@ import pytest
 
 from mags.protocol import messages as m
 from mags.protocol import subjects
-from tests.kit.host_world import Caller, HostProgram, NatsProgram
+from tests.kit.host_world import Caller, HostProgram
+from tests.kit.nats_server import NatsProgram
 
 pytestmark = pytest.mark.vm
 

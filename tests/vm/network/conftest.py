@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import socket
 import struct
 import threading
@@ -13,19 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.app import rehearse, settle
 from mags.host.guest import Channel
-from mags.host.images import ImageMissing, ImageStore, agent_path
-from mags.host.images.build import build_alpine
 from mags.host.isolation import UidPool
 from mags.host.machines import welcome
 from mags.host.network import Namespace, NamespacePool, kernel
-from mags.host.vmm.qemu import QemuVmm
-from mags.host.vmm.spec import VmSpec
-from mags.protocol.guest import Exec
+from tests.kit import vms
 from tests.kit.networks import PRIVATE, WEBSITE, World
 
-SPEC = VmSpec("alpine", 1, 256, 1)
 SITE_NAME = "www.example"
 
 
@@ -38,15 +30,8 @@ class Inside:
 
     async def run(self, script: str) -> tuple[int | None, str]:
         """The exit code of a script and all that it wrote."""
-        async with asyncio.timeout(120):
-            process = await self.channel.exec(Exec(script=script.encode()))
-            output = bytearray()
-            while (piece := await process.next_output()) is not None:
-                output += piece.data
-                process.acknowledge(piece.stream, piece.offset + len(piece.data))
-            ended = await process.wait()
-            await process.release()
-        return ended.code, output.decode(errors="replace")
+        ended, output = await vms.run(self.channel, script)
+        return ended.code, output
 
 
 @pytest.fixture(scope="module")
@@ -107,19 +92,14 @@ async def pool(world: World, tmp_path: Path) -> AsyncIterator[NamespacePool]:
 
 @pytest.fixture
 async def inside(pool: NamespacePool, vm_state: Path) -> AsyncIterator[Inside]:
-    images = ImageStore(Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache")), agent_path())
-    try:
-        images.find("alpine")
-    except ImageMissing:
-        await build_alpine(images)
-    vmm = await QemuVmm.open(images, vm_state, rehearse, settle)
+    vmm = await vms.open_vmm(await vms.open_images(), vm_state)
     namespace = await pool.take()
     uid = UidPool.of_installation(pool.installation).take()
-    vm = await vmm.clone(SPEC, vm_state / f"vm{namespace.index}", namespace=namespace, uid=uid)
+    vm = await vmm.clone(vms.SPEC, vm_state / f"vm{namespace.index}", namespace=namespace, uid=uid)
     try:
-        channel = await Channel.connect(vm.channel_path, timeout=60)
+        channel = await Channel.connect(vm.channel_path, timeout=vms.TIMEOUT)
         try:
-            await channel.configure(welcome.first(), timeout=60)
+            await channel.configure(welcome.first(), timeout=vms.TIMEOUT)
             yield Inside(channel, namespace)
         finally:
             await channel.aclose()
