@@ -24,8 +24,8 @@ class Settings(BaseSettings):
         SecretStr("nats://127.0.0.1:4222"), description="The NATS server, with user and password."
     )
     database_url: SecretStr = Field(
-        SecretStr("sqlite+aiosqlite:///control.db"),
-        description="SQLAlchemy URL: sqlite+aiosqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/NAME.",
+        SecretStr("sqlite:///control.db"),
+        description="SQLAlchemy URL: sqlite:///PATH or postgresql+asyncpg://USER:PASSWORD@HOST/NAME.",
     )
     bootstrap_token_file: Path | None = Field(
         None, description="File with a token; the first user is made at start with this token, if it is not there yet."

@@ -110,7 +110,7 @@ def client(url: str, token: str) -> httpx.AsyncClient:
 def settings(folder: Path, nats_url: str, **more: Any) -> Settings:
     token_file = folder / "token"
     token_file.write_text(TOKEN)
-    database = more.pop("database_url", f"sqlite+aiosqlite:///{folder}/control.db")
+    database = more.pop("database_url", f"sqlite:///{folder}/control.db")
     return Settings(
         nats_url=nats_url,
         database_url=database,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def cluster() -> Iterator[str]:
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/a.db"
+        return f"sqlite:///{tmp_path}/a.db"
     base = request.getfixturevalue("cluster")
     name = f"t{abs(hash(str(tmp_path)))}"
     engine = create_async_engine(base, isolation_level="AUTOCOMMIT")
@@ -96,6 +97,49 @@ async def test_many_writers_at_once_all_get_their_turn(url: str) -> None:
     finally:
         await one.close()
         await two.close()
+
+
+async def test_another_writer_is_waited_for_and_nobody_else_waits(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/a.db")
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    try:
+        await migrate(database)
+        other.execute("BEGIN IMMEDIATE")
+        adding = asyncio.ensure_future(_add(database, "late"))
+        for _ in range(3):  # readers, and the loop, go on meanwhile
+            async with database.read() as session:
+                assert await accounts.user_by_name(session, "late") is None
+            await asyncio.sleep(0.01)
+        assert not adding.done()
+        other.execute("COMMIT")
+        await adding
+        async with database.read() as session:
+            assert await accounts.user_by_name(session, "late") is not None
+    finally:
+        other.close()
+        await database.close()
+
+
+async def test_the_log_of_writes_goes_into_the_database_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mags.control.db.engine.CHECKPOINT_EVERY", 10)
+    database = Database(f"sqlite:///{tmp_path}/a.db")
+    try:
+        await migrate(database)
+        size = 0
+        for number in range(200):
+            await _add(database, f"u{number}")
+            await asyncio.sleep(0.002)
+            size = max(size, (tmp_path / "a.db-wal").stat().st_size)
+        assert size < 2 << 20  # 200 of them are more
+    finally:
+        await database.close()
+
+
+async def _add(database: Database, name: str) -> None:
+    async with database.write() as session:
+        await accounts.add_user(session, name)
 
 
 async def test_a_whole_installation_on_postgresql_with_two_controls(tmp_path: Path, cluster: str) -> None:

@@ -52,7 +52,7 @@ class Program:
         environment = {
             **os.environ,
             "MAGS_CONTROL_NATS_URL": nats_url,
-            "MAGS_CONTROL_DATABASE_URL": f"sqlite+aiosqlite:///{folder}/control.db",
+            "MAGS_CONTROL_DATABASE_URL": f"sqlite:///{folder}/control.db",
             "MAGS_CONTROL_BOOTSTRAP_TOKEN_FILE": str(folder / "token"),
             "MAGS_CONTROL_UDS": str(self.socket),
             "MAGS_CONTROL_POLL_INTERVAL_S": "0.1",

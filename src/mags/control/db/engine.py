@@ -11,17 +11,20 @@ disk one by one (WAL, synchronous=NORMAL): a crash of the program loses nothing,
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
-from sqlalchemy import event, make_url
-from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-BUSY_TIMEOUT_MS = 20_000
+from mags.control.db import sqlite
+
+BUSY_PATIENCE_S = 20.0
 """Patience with writers of other processes."""
+CHECKPOINT_EVERY = 500
+"""Writing transactions between two checkpoints: some MB of log."""
 
 
 def now_ms() -> int:
@@ -35,9 +38,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(url)
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite(url) if self.sqlite else create_async_engine(url, pool_size=10, max_overflow=20)
+        self.engine = (
+            sqlite.create_engine(self.url) if self.sqlite else create_async_engine(url, pool_size=10, max_overflow=20)
+        )
         self._writers = asyncio.Lock()
         self._writing = self.engine.execution_options(mags_write=True)
+        self._written = 0
+        self._checkpoint: asyncio.Future[None] | None = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -53,33 +60,35 @@ class Database:
             return
         async with self._writers:
             async with AsyncSession(self._writing, expire_on_commit=False, autoflush=False) as session:
-                async with session.begin():
+                await self._begin(session)
+                try:
                     yield session
+                    await session.commit()
+                except BaseException:
+                    await session.rollback()
+                    raise
+            self._note_written()
+
+    async def _begin(self, session: AsyncSession) -> None:
+        """Begin to write, also if another process is writing now."""
+        deadline = time.monotonic() + BUSY_PATIENCE_S
+        while True:
+            try:
+                await session.connection()
+                return
+            except sqlite3.OperationalError as error:
+                if not sqlite.is_busy(error) or time.monotonic() > deadline:
+                    raise
+            await session.rollback()
+            await asyncio.sleep(0.005)
+
+    def _note_written(self) -> None:
+        self._written += 1
+        if self._written >= CHECKPOINT_EVERY and (self._checkpoint is None or self._checkpoint.done()):
+            self._written = 0
+            self._checkpoint = asyncio.ensure_future(asyncio.to_thread(sqlite.checkpoint, str(self.url.database)))
 
     async def close(self) -> None:
+        if self._checkpoint is not None:
+            await asyncio.gather(self._checkpoint, return_exceptions=True)
         await self.engine.dispose()
-
-
-def _sqlite(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=8, max_overflow=8)
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            "synchronous=NORMAL",
-            "foreign_keys=ON",
-            "temp_store=MEMORY",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get("mags_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
