@@ -9,6 +9,7 @@ import os
 import sys
 
 from bench.table import Row, as_json, as_table
+from tests.kit import installation, sessions
 
 GROUPS = {
     "core": "bench.core",
@@ -30,11 +31,13 @@ def main() -> int:
     load = os.getloadavg()[0]
     if load > 0.7:
         print(f"bench: the machine is busy (load {load:.1f}); the numbers are upper bounds", file=sys.stderr)
+    end = sessions.begin(sessions.place(installation.KIND))
     missed = False
     for name in wishes.group or DEFAULT:
         rows: list[Row] = asyncio.run(importlib.import_module(GROUPS[name]).measure())
         print(as_json(rows) if wishes.json else f"\n### {name}\n{as_table(rows)}", flush=True)
         missed |= any(one.ok is False for one in rows)
+    end()
     if missed:
         print("bench: some goals were missed", file=sys.stderr)
     return 0

@@ -7,7 +7,6 @@ machine is otherwise quiet, so namespaces, mounts and network links are compared
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import signal
 import time
@@ -16,12 +15,14 @@ from pathlib import Path
 
 import pytest
 
-SESSION = os.environ.setdefault("MAGS_TEST_SESSION", secrets.token_hex(8))
+from tests.kit import installation, sessions
+
+SESSION = sessions.current()
 IN_CI = os.environ.get("CI") == "true"
-# Whoever started us in the background may have had these ignored, and children inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-for _number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
-    signal.signal(_number, signal.SIG_DFL)
+# Whoever started us in the background may have had these ignored, and children inherit that. We end orderly by any.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(_number, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 os.environ.pop("MAGS_API_URL", None)
 os.environ.pop("MAGS_API_TOKEN", None)
 os.environ.pop("MAGS_TOKEN", None)
@@ -30,11 +31,13 @@ _vm_tests_passed = 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A short place for temporary files: paths of unix sockets are bounded (107 bytes, unix(7))."""
+    """A short place for temporary files; and whatever dead sessions have left goes."""
     if not config.option.basetemp:
-        place = Path(f"/tmp/mt-{SESSION[:8]}")
+        place = sessions.place("mt")
         config.option.basetemp = str(place)
         config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
+    if not config.option.collectonly:
+        config.add_cleanup(sessions.begin(Path(config.option.basetemp), sessions.place(installation.KIND)))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -47,26 +50,19 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _processes() -> dict[int, str]:
-    """Living processes (not zombies) of this session but for ourselves and our ancestors: pid -> command line."""
+    """Living processes of this session but for ourselves and our ancestors: pid -> command line."""
     mine = set()
     pid = os.getpid()
     while pid > 1:
         mine.add(pid)
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     found = {}
-    wanted = f"MAGS_TEST_SESSION={SESSION}".encode()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) in mine:
-            continue
+    for pid in set(sessions.processes(SESSION)) - mine:
         try:
-            if wanted not in (entry / "environ").read_bytes().split(b"\0"):
-                continue
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if state != "Z":
-            found[int(entry.name)] = command[:200]
+        found[pid] = command[:200]
     return found
 
 

@@ -8,7 +8,6 @@ Images and the kernel come from a cache that all tests share (MAGS_TEST_CACHE), 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,12 +18,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from tests.kit import sessions
+
 CACHE = Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache"))
 MAGS = Path(sys.executable).with_name("mags")
+KIND = "mi"
+"""Of the session's place for installations."""
 DEADLINE_S = 180.0
 
 
@@ -38,8 +42,8 @@ class Installation:
     """`environment` is added to that of `mags up` (settings as MAGS_HOST_*, ...)."""
 
     def __init__(self, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()) -> None:
-        # Below /tmp and not below pytest's folders: paths of unix sockets are bounded.
-        self.folder = Path(tempfile.mkdtemp(prefix="mags-e2e-", dir="/tmp"))
+        sessions.place(KIND).mkdir(exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="", dir=sessions.place(KIND)))
         self.folder.chmod(0o755)
         self.home = self.folder / "home"
         self.home.mkdir()
@@ -48,7 +52,7 @@ class Installation:
         self.flags = flags
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("MAGS_", "SUDO_"))},
-            "MAGS_TEST_SESSION": os.environ.get("MAGS_TEST_SESSION", ""),
+            sessions.VARIABLE: sessions.current(),
             "HOME": str(self.home),
             "MAGS_CONFIG": str(self.home / ".mags" / "config.json"),
             "MAGS_UP_DATA_DIR": str(self.data),
@@ -117,32 +121,17 @@ class Installation:
         self.start()
 
     def stop(self) -> None:
-        """`mags down`, and then nothing is left."""
+        """Take it away with all its data, in whatever state it is; then nothing is left."""
         try:
-            if self.up is not None:
-                subprocess.run(
-                    [MAGS, "down"], env=self.environment, capture_output=True, timeout=DEADLINE_S, check=False
-                )
-                if self.up.poll() is None:
-                    self.up.send_signal(signal.SIGTERM)
-                    try:
-                        self.up.wait(timeout=60)
-                    except subprocess.TimeoutExpired:
-                        self.up.kill()
-                        self.up.wait()
+            if (self.data / "run").exists():
+                self.cli("down", "--purge", "--yes")
+            if self.up is not None and self.up.poll() is None:  # it was just starting
+                self.up.send_signal(signal.SIGTERM)
+                self.up.wait(timeout=60)
         finally:
-            self._forget()
             shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _forget(self) -> None:
-        """VMs that sleep keep their network until they wake; with the data directory it goes too."""
-        runtime = Path("/run/mags") / hashlib.sha256(os.fsencode(self.data)).hexdigest()[:8]
-        for network in runtime.glob("*/net/*"):
-            subprocess.run(["umount", network], check=False, capture_output=True, timeout=60)
-        for installation in runtime.glob("*"):
-            table = ["nft", "delete", "table", "inet", f"mags_{installation.name}"]
-            subprocess.run(table, check=False, capture_output=True, timeout=60)
-        shutil.rmtree(runtime, ignore_errors=True)
+            with suppress(OSError):
+                self.folder.parent.rmdir()
 
     def programs(self) -> dict[str, list[int]]:
         """Pids of the running programs by name (control, host, edge, nats-server) that belong to this installation."""

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
+from mags.host import remains
 from mags.host.attachments import Attachments
 from mags.host.config import Settings
 from mags.host.guest import Builtin, Channel, Exec
@@ -59,7 +60,8 @@ async def run(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     images = ImageStore(settings.cache, agent_path())
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(exclusive(settings.state / "lock", timeout=LOCK_S))
+        await stack.enter_async_context(exclusive(settings.state / remains.LOCK, timeout=LOCK_S))
+        await remains.clear_abandoned(settings.runtime_dir)
         vmm = await QemuVmm.open(images, settings.state, rehearse, settle, accelerator=settings.accel)
         await serve(settings, vmm, images, stop, storage=StorageSettings())
 

@@ -17,6 +17,8 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
+from mags.kit import pidfiles
+
 log = logging.getLogger("mags.children")
 
 PR_SET_PDEATHSIG = 1
@@ -42,6 +44,7 @@ class Child:
 
     `ready` is polled until it returns True (each time after a start); `on_restart` is told each time the child had
     to be started again. `pass_fds` stay open in it: a listening socket of ours outlives the child that serves it.
+    `pid_file` names it while it runs (kit.pidfiles), for whoever has to end it if we can't.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Child:
         stop_timeout: float = 10.0,
         on_restart: Callable[[], None] | None = None,
         pass_fds: Sequence[int] = (),
+        pid_file: Path | None = None,
     ) -> None:
         self.name = name
         self.argv = [str(word) for word in argv]
@@ -63,7 +67,7 @@ class Child:
         self.restarts = 0
         self._ready, self._env = ready, env
         self._start_timeout, self._stop_timeout = start_timeout, stop_timeout
-        self._on_restart, self._pass_fds = on_restart, tuple(pass_fds)
+        self._on_restart, self._pass_fds, self._pid_file = on_restart, tuple(pass_fds), pid_file
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._stopping = False
@@ -103,6 +107,8 @@ class Child:
                 _signal_group(process.pid, signal.SIGKILL)
                 await process.wait()
         self._process = None
+        if self._pid_file is not None:
+            self._pid_file.unlink(missing_ok=True)
 
     async def _launch(self) -> None:
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +128,8 @@ class Child:
                 )
             except FileNotFoundError as error:
                 raise ChildFailed(f"{self.name}: {self.argv[0]} is not installed.") from error
+        if self._pid_file is not None:
+            pidfiles.write(self._pid_file, self._process.pid)
 
     async def _wait_ready(self) -> None:
         assert self._process is not None

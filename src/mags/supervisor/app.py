@@ -20,7 +20,7 @@ from typing import Protocol
 from mags import __version__
 from mags.kit.children import ChildFailed
 from mags.kit.files import write_atomic
-from mags.supervisor import broker, client_config, ports, programs, status, vms
+from mags.supervisor import broker, clearing, client_config, ports, programs, status, vms
 from mags.supervisor.config import Settings, inherited_environment, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
@@ -64,6 +64,8 @@ class Supervisor:
         try:
             lock = Lock(self.layout)
             self._stack.callback(lock.release)
+            if await clearing.end_programs(self.layout):
+                self._note("ended what a killed `mags up` had left")
             listener = self._take_ports()
             nats_port, users = await self._start_broker()
             self._hosts = PresenceWatch(broker.url("supervisor", users, nats_port))
@@ -73,8 +75,9 @@ class Supervisor:
             if self.settings.s3 == "seaweedfs" and "host" in self.settings.programs:
                 await self._start_object_store()
             await self._start_programs(users, nats_port, listener)
-            for note in client_config.save(self.api_url, token, environment=inherited_environment()):
-                self._note(note)
+            if "control" in self.settings.programs:
+                for note in client_config.save(self.api_url, token, environment=inherited_environment()):
+                    self._note(note)
             lock.publish(self._record(nats_port))
         except BaseException:
             await self.stop()
@@ -89,9 +92,17 @@ class Supervisor:
     async def stop(self) -> None:
         """End everything, in the other order. Idempotent. VMs go on unless they were stopped before."""
         await self._stack.aclose()
-        for directory in (self.layout.sockets, self.layout.networks):
-            with suppress(OSError):  # of VMs that go on, something is left
-                directory.rmdir()
+        with suppress(OSError):  # of VMs that go on, something is left
+            self.layout.sockets.rmdir()
+
+    async def clear(self) -> None:
+        """After `stop`: nothing is left in the kernel, unless VMs could not be put away."""
+        if "host" not in self.settings.programs:
+            return
+        if left := clearing.vms_left(self.layout):
+            self._note(f"{left} VMs could not be put away and go on. `mags down --force` ends them as they are.")
+            return
+        await clearing.clear(self.layout)
 
     def status_line(self, *, counts: bool) -> str:
         """See `status.line`."""
@@ -105,7 +116,7 @@ class Supervisor:
     async def _start_object_store(self) -> None:
         from mags.host.storage.seaweedfs import SeaweedFS
 
-        store = SeaweedFS(self.layout.seaweedfs)
+        store = SeaweedFS(self.layout.seaweedfs, pid_file=self.layout.pid_file("seaweedfs"))
         await self._run("seaweedfs", store)
         self._storage = {
             "STORAGE_KIND": "s3",
@@ -199,6 +210,7 @@ class Supervisor:
             "ssh": self.settings.ssh,
             "nats_port": nats_port,
             "programs": list(self.settings.programs),
+            "s3": self.settings.s3,
             "version": __version__,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from contextlib import suppress
 from pathlib import Path
 
 from mags.sdk import settings
@@ -35,6 +36,14 @@ def save(api_url: str, token: str, *, environment: dict[str, str]) -> list[str]:
             os.chown(path.parent, owner.pw_uid, owner.pw_gid)
             os.chown(path, owner.pw_uid, owner.pw_gid)
     return notes
+
+
+def forget(token: str, *, environment: dict[str, str]) -> None:
+    """Remove the file of ours, and of the user who called sudo, if it holds this token."""
+    for path, _ in _files(environment):
+        with suppress(NotConfigured):
+            if token and settings.read_config(path).get("api_token") == token:
+                path.unlink()
 
 
 def _files(environment: dict[str, str]) -> list[tuple[Path, pwd.struct_passwd | None]]:

@@ -55,6 +55,19 @@ async def serve(settings: Settings, *, ready: Callable[[str], None], note: Calla
             await supervisor.put_vms_away()
     finally:
         await supervisor.stop()
+    if not keep_vms.is_set():
+        await supervisor.clear()
+
+
+async def put_away(settings: Settings, *, note: Callable[[str], None]) -> None:
+    """Do for the VMs that a killed supervisor has left what its end would have done: a host program takes them over
+    and puts them away. One of FAILURES when it can't."""
+    supervisor = Supervisor(settings.model_copy(update={"programs": ("host",)}), note=note)
+    await supervisor.start()
+    try:
+        await supervisor.put_vms_away()
+    finally:
+        await supervisor.stop()
 
 
 async def _unless(ended: asyncio.Event, start: Coroutine[Any, Any, None]) -> bool:

@@ -47,9 +47,15 @@ class Layout:
         return base / f"mags-{os.geteuid()}-{self.id}"
 
     @property
-    def networks(self) -> Path:
-        """Where the host pins the networks of its VMs, by default."""
-        return Path("/run/mags") / self.id
+    def everything(self) -> list[Path]:
+        """All that we and our programs make in the data directory."""
+        directories = [self.cache, self.host, self.nats, self.edge, self.log, self.run, self.seaweedfs]
+        databases = [self.database.with_name(self.database.name + end) for end in ("", "-wal", "-shm", "-journal")]
+        return [*directories, *databases, self.bootstrap_token, self.nats_users]
+
+    def pid_file(self, program: str) -> Path:
+        """Names the program while it runs."""
+        return self.run / f"{program}.pid"
 
     def make(self) -> None:
         """The supervisor's own directories, for their owner only. PermissionError when we may not."""

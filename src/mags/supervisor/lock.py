@@ -1,6 +1,6 @@
 """One `mags up` for each data directory: a lock that dies with its holder, and a record of what runs.
 
-run/up.json: {"pid", "api_url", "apps", "ssh", "nats_port", "programs", "version", "started_at"}
+run/up.json: {"pid", "api_url", "apps", "ssh", "nats_port", "programs", "s3", "version", "started_at"}
 """
 
 from __future__ import annotations
@@ -61,10 +61,13 @@ def is_held(path: Path) -> bool:
 
 def read_record(layout: Layout) -> dict[str, Any] | None:
     """What runs; None when nothing does."""
-    if not is_held(layout.lock):
-        return None
+    return last_record(layout) or None if is_held(layout.lock) else None
+
+
+def last_record(layout: Layout) -> dict[str, Any]:
+    """What runs, or ran when its supervisor was killed; empty after an orderly end."""
     try:
         found = json.loads(layout.record.read_text())
     except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -22,6 +22,7 @@ def broker_child(layout: Layout, port: int, *, on_restart: Callable[[], None]) -
         "nats-server",
         [installed.find("nats-server"), "--config", layout.nats_config],
         log_file=layout.log / "nats.log",
+        pid_file=layout.pid_file("nats"),
         ready=lambda: answers_nats(port),
         on_restart=on_restart,
     )
@@ -42,6 +43,7 @@ def child(
         name,
         [sys.executable, "-m", f"mags.{name}"],
         log_file=layout.log / f"{name}.log",
+        pid_file=layout.pid_file(name),
         env=environment,
         ready=ready,
         start_timeout=settings.start_timeout_s,
@@ -83,7 +85,7 @@ def _control(settings: Settings, layout: Layout) -> tuple[dict[str, str], dict[s
     apps_port = split_address(settings.apps)[1]
     ssh_host, ssh_port = split_address(settings.ssh)
     defaults = {
-        "DATABASE_URL": f"sqlite+aiosqlite:///{layout.database}",
+        "DATABASE_URL": f"sqlite:///{layout.database}",
         "PUBLIC_URL": reachable_url(settings.api),
         "SSH_HOST": "127.0.0.1" if ssh_host in ("0.0.0.0", "::") else ssh_host,
         "APPS_PORT": str(apps_port),
@@ -99,7 +101,7 @@ def _control(settings: Settings, layout: Layout) -> tuple[dict[str, str], dict[s
 
 
 def _host(settings: Settings, layout: Layout) -> tuple[dict[str, str], dict[str, str]]:
-    defaults = {"RUNTIME_DIR": str(layout.networks)}
+    defaults: dict[str, str] = {}
     fixed = {"DATA_DIR": str(layout.data)}
     if settings.s3 == "local":
         fixed["STORAGE_KIND"] = "local"

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
+from mags.host.network import claims
 from mags.host.network.addresses import Subnet
 from mags.host.network.errors import NetworkError, NetworkExhausted, NetworkMissing, NetworkUnavailable
 from mags.host.network.namespace import Namespace
@@ -51,6 +52,7 @@ class NamespacePool:
         self._tasks: list[asyncio.Task[None]] = []
         self._found: set[int] = set()
         self._watch = RulesetWatch()
+        self._claim: int | None = None
 
     @classmethod
     async def open(
@@ -77,12 +79,13 @@ class NamespacePool:
         Raises NetworkUnavailable where this machine cannot do it, ValueError for a bad subnet.
         """
         installation = _installation(state)
-        directory = runtime / installation / "net"
-        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        directory = runtime / installation
         policy = Policy(tuple(allowed), tuple(blocked), allow_smtp)
-        site = Site(installation, directory, Subnet.parse(subnet), policy)
+        site = Site(installation, directory / "net", Subnet.parse(subnet), policy)
         pool = cls(Workshop(site), Resolver(HostResolvers(dns), site.subnet.holds), dict(host_services or {}), target)
         try:
+            pool._claim = await asyncio.to_thread(claims.claim, directory, state)
+            site.directory.mkdir(exist_ok=True, mode=0o755)
             await pool._begin()
         except BaseException:
             await pool._end()
@@ -159,13 +162,21 @@ class NamespacePool:
             await self._destroy(self._ready.popleft().index)
         if not await self._do(self._workshop.existing):
             await self._do(self._workshop.remove_host_rules)
-            with suppress(OSError):
-                self._workshop.site.directory.rmdir()
-                self._workshop.site.directory.parent.rmdir()
+            await asyncio.to_thread(self._remove_directory)
         await self._end()
+
+    def _remove_directory(self) -> None:
+        directory = self._workshop.site.directory
+        with suppress(OSError):
+            directory.rmdir()
+            (directory.parent / claims.OWNER).unlink(missing_ok=True)
+            directory.parent.rmdir()
 
     async def _end(self) -> None:
         self._watch.close()
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
         await self._resolver.aclose()
         await asyncio.to_thread(self._workshop.close)
 
@@ -250,7 +261,7 @@ def _seen(future: asyncio.Future[T]) -> None:
 
 def _installation(state: Path) -> str:
     """The id of the installation whose state this is: six hexadecimal digits, made up once."""
-    file = state / "network-id"
+    file = state / claims.ID_FILE
     state.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         beside = state / f".network-id.{secrets.token_hex(4)}"

@@ -97,7 +97,8 @@ class Workshop:
     def existing(self) -> set[int]:
         """The numbers of the namespaces that are there, or were left half made."""
         prefix = rules.interface_prefix(self.site.installation)
-        words = [path.name for path in self.site.directory.iterdir()]
+        directory = self.site.directory
+        words = [path.name for path in directory.iterdir()] if directory.exists() else []
         words += [name.removeprefix(prefix) for name in links.names(self._desk.netlink, prefix)]
         return {int(word) for word in words if word.isdecimal()}
 

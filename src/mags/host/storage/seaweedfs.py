@@ -20,10 +20,11 @@ class SeaweedFS:
     """One server with all its parts, its data in `directory`, listening on loopback only.
 
     `endpoint`, `access_key` and `secret_key` are kept in the directory: they are the same at the next start. The
-    ports are chosen anew at the first start and kept too, since a volume's settings name the endpoint.
+    ports are chosen anew at the first start and kept too, since a volume's settings name the endpoint. `pid_file`: as
+    of `Child`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, pid_file: Path | None = None) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory = directory
         state = directory / "mags.json"
@@ -39,6 +40,7 @@ class SeaweedFS:
             "seaweedfs",
             self._command(),
             log_file=directory / "weed.log",
+            pid_file=pid_file,
             ready=self._ready,
             start_timeout=START_TIMEOUT,
         )

@@ -1,0 +1,111 @@
+"""`mags down` in all its ways: nothing of an installation is left running, and nothing is lost that should stay."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kit.installation import Installation
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def mags(base_image: None) -> Iterator[Installation]:
+    with Installation(environment={"MAGS_HOST_POOL_TARGET": "1"}) as installation:
+        yield installation
+
+
+def in_the_kernel(mags: Installation) -> list[str]:
+    """What there is of the installation: processes, mounts, links, tables, control groups, pinned namespaces."""
+    found = [f"process {name}" for name in mags.programs()]
+    found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"{mags.data}/" in line]
+    id_file = mags.data / "host" / "network-id"
+    if id_file.exists():
+        id = id_file.read_text().strip()
+        found += [name.name for name in Path("/sys/class/net").iterdir() if name.name.startswith(f"mg{id}-")]
+        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+        found += [line for line in tables.splitlines() if id in line]
+        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/mags-{id}")]
+        found += [str(path) for path in Path("/run/mags").glob(f"{id}/**/*")]
+    return found
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_down_leaves_nothing_and_up_goes_on(mags: Installation) -> None:
+    mags.cli("new", "asleep")
+    mags.cli("exec", "asleep", "echo remembered > /dev/shm/it")
+    mags.cli("sleep", "asleep")
+    mags.cli("new", "awake")
+    mags.cli("exec", "awake", "echo me too > /dev/shm/it")
+    assert len(in_the_kernel(mags)) > 8
+    mags.cli("down")
+    assert in_the_kernel(mags) == []
+    mags.start()
+    assert mags.out("exec", "asleep", "cat /dev/shm/it") == "remembered\n"
+    assert mags.out("exec", "awake", "cat /dev/shm/it") == "me too\n"
+
+
+def test_what_a_killed_up_has_left_is_put_away(mags: Installation) -> None:
+    """Even with its programs killed, one of which does not listen."""
+    mags.cli("new", "box")
+    mags.cli("exec", "box", "echo in memory > /dev/shm/it")
+    mags.cli("run", "-w", "files", "echo kept > /root/file")
+    (control,) = mags.programs()["control"]
+    os.kill(control, signal.SIGSTOP)
+    mags.kill_up()
+    for name in ("host", "nats-server"):
+        for pid in mags.programs().get(name, []):
+            os.kill(pid, signal.SIGKILL)
+    until(lambda: not {"host", "edge", "nats-server"} & set(mags.programs()))
+    assert {"control", "qemu-system-x86_64"} <= set(mags.programs())
+
+    said = mags.cli("down").stderr.decode()
+    assert "taking" in said and "Mags is down." in said
+    assert in_the_kernel(mags) == []
+    mags.start()
+    assert mags.out("exec", "box", "cat /dev/shm/it") == "in memory\n"
+    assert mags.out("run", "-w", "files", "cat /root/file") == "kept\n"
+
+
+def test_force_does_not_wait_for_vms(mags: Installation) -> None:
+    mags.cli("new", "box")
+    mags.cli("exec", "box", "echo on disk > /root/it; sync; echo x > /dev/shm/it")
+    mags.kill_up()
+    mags.cli("down", "--force")
+    assert in_the_kernel(mags) == []
+    mags.start()
+    assert mags.out("exec", "box", "cat /root/it /dev/shm/it 2>/dev/null; true") == "on disk\n"
+
+
+def test_purge_takes_everything_when_it_was_said(mags: Installation) -> None:
+    mags.cli("new", "box")
+    mags.cli("run", "-w", "files", "echo kept > /root/file")
+    theirs = mags.data / "not-ours"
+    theirs.write_text("x")
+    refused = mags.cli("down", "--purge", check=False)
+    assert refused.returncode == 2 and b"--yes" in refused.stderr
+    assert mags.out("exec", "box", "echo up") == "up\n"
+    id = (mags.data / "host" / "network-id").read_text().strip()
+
+    said = mags.cli("down", "--purge", "--yes").stderr.decode()
+    assert str(theirs) in said and list(mags.data.iterdir()) == [theirs]
+    (mags.data / "host").mkdir()
+    (mags.data / "host" / "network-id").write_text(id)
+    assert in_the_kernel(mags) == []
+    assert not (mags.home / ".mags" / "config.json").exists()
+    (mags.data / "host" / "network-id").unlink()
+    (mags.data / "host").rmdir()
+    assert b"no installation" in mags.cli("down", "--purge", "--yes", check=False).stderr
