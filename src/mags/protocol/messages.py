@@ -302,6 +302,7 @@ class StoredWorkspace(Value):
     epoch: int
     size_bytes: int = 0
     synced_ms: int = 0
+    image: str = ""
 
 
 class StoredList(Value):

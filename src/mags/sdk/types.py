@@ -196,6 +196,7 @@ class Workspace(TypedDict):
     last_synced_at: str | None
     size_bytes: int
     disk_gb: int
+    image: str | None
     base_workspace_id: str | None
     synced: bool
     job: str | None

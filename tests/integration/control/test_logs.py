@@ -129,6 +129,33 @@ async def test_events_come_line_by_line_and_go_on_behind_the_last_one(mags: Inst
     assert "a" not in messages and "c" in messages
 
 
+async def test_a_follower_may_begin_near_the_end(mags: Installation) -> None:
+    await mags.host()
+    release = mags.folder / "release"
+    request_id = await mags.submit(
+        f"echo a; echo b; echo c; printf d; while [ ! -e {release} ]; do sleep 0.02; done; echo e"
+    )
+    async with asyncio.timeout(60):
+        while [entry["message"] for entry in await entries(mags, request_id)] != ["a", "b", "c", "d"]:
+            pass
+    messages = []
+    async with mags.api.stream("GET", f"/mags-jobs/{request_id}/logs?follow=1&tail=2") as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith('data: {"timestamp"'):
+                messages.append(json.loads(line[6:])["message"])
+                if messages == ["b", "c"]:
+                    release.touch()
+    assert messages == ["b", "c", "de"]
+
+
+async def test_an_answer_is_bounded_and_says_so(mags: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mags.control.jobs.logs.MAX_TEXT", 10)
+    await mags.host()
+    body = await mags.run("echo aaaaa; echo bbbbb; echo ccccc")
+    answer = (await mags.api.get(f"/mags-jobs/{body['request_id']}/logs")).json()
+    assert [entry["message"] for entry in answer["logs"]] == ["bbbbb", "ccccc"] and answer["truncated"]
+
+
 async def test_a_follower_of_a_waiting_job_gets_all_of_it(mags: Installation) -> None:
     host = await mags.host()
     host.slow["start"] = 0.7

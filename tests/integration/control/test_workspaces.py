@@ -104,6 +104,33 @@ async def test_a_fork_starts_from_its_base_and_a_throw_away_copy_changes_nothing
         assert answer.status_code == 404
 
 
+async def test_a_workspace_keeps_the_image_that_its_files_lie_over(tmp_path: Path) -> None:
+    async with alone(tmp_path) as mags:
+        host = await mags.host("ha", storage="ok")
+
+        def images() -> list[str]:
+            return [wish.spec.image for verb, wish in host.calls if verb == "start"]
+
+        first = await mags.run("true", workspace_id="p", image="debian")
+        other = await mags.api.post("/mags-jobs", json={"script": "true", "workspace_id": "p", "image": "alpine"})
+        assert (other.status_code, other.json()["code"]) == (409, "conflict") and "'debian'" in other.json()["error"]
+        await mags.api.post("/mags-jobs/p/sync")
+        await host._do_stop(messages.Stop(vm_id=first["vm_id"]))
+        await events_recorded(mags.world)
+        for fields in (
+            {"workspace_id": "p"},
+            {"workspace_id": "f", "base_workspace_id": "p"},
+            {"base_workspace_id": "p"},
+        ):
+            assert (await mags.run("true", **fields))["status"] == "completed"
+        assert images() == ["debian"] * 4
+        assert (await mags.api.get("/mags-workspaces/f")).json()["image"] == "debian"
+        refused = {"script": "true", "workspace_id": "g", "base_workspace_id": "p", "image": "alpine"}
+        assert (await mags.api.post("/mags-jobs", json=refused)).status_code == 409
+        assert (await mags.api.get("/mags-workspaces/g")).status_code == 404, "nothing was made"
+        assert (await mags.run("true", workspace_id="q"))["status"] == "completed" and images()[-1] == "alpine"
+
+
 async def test_a_sync_under_an_old_epoch_is_refused_and_its_copy_ended(tmp_path: Path) -> None:
     async with alone(tmp_path) as mags:
         host = await mags.host("ha", storage="ok")

@@ -109,7 +109,7 @@ def test_a_refusal_names_the_field() -> None:
 
 
 def test_a_sandbox_without_work_has_no_script() -> None:
-    assert JobRequest.model_validate({"script": "sleep infinity", "persistent": True}).wish("alpine").script is None
-    assert JobRequest.model_validate({"script": "sleep infinity"}).wish("alpine").script == "sleep infinity"
-    assert JobRequest.model_validate({"script": "x", "rootfs_type": "standard"}).wish("alpine").image == "alpine"
-    assert JobRequest.model_validate({"script": "x", "rootfs_type": "debian"}).wish("alpine").image == "debian"
+    assert JobRequest.model_validate({"script": "sleep infinity", "persistent": True}).wish().script is None
+    assert JobRequest.model_validate({"script": "sleep infinity"}).wish().script == "sleep infinity"
+    assert JobRequest.model_validate({"script": "x", "rootfs_type": "standard"}).wish().image is None
+    assert JobRequest.model_validate({"script": "x", "rootfs_type": "debian"}).wish().image == "debian"

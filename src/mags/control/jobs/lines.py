@@ -6,9 +6,12 @@ first byte came in, and the position behind it in every stream, from which a rea
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
+T = TypeVar("T")
 NAMES = {1: "stdout", 2: "stderr", 3: "system"}
 MAX_LINE = 64 << 10
 """Bytes after which a line without an end is given out in parts."""
@@ -65,6 +68,27 @@ class Lines:
         partial.start += consumed
         self.positions[stream] = partial.start
         return Line(stream, text, partial.at_ms, partial.start)
+
+
+class Newest(Generic[T]):
+    """The newest of many things: at most `count` of them, and at most `size` bytes together."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._count, self._size, self._held = count, size, 0
+        self._things: deque[tuple[T, int]] = deque()
+        self.too_many = self.too_large = False
+        """Whether older ones were left out, and what for."""
+
+    def add(self, thing: T, size: int) -> None:
+        self._things.append((thing, size))
+        self._held += size
+        while self._things and (len(self._things) > self._count or self._held > self._size):
+            self.too_many |= len(self._things) > self._count
+            self.too_large |= self._held > self._size
+            self._held -= self._things.popleft()[1]
+
+    def __iter__(self) -> Iterator[T]:
+        return (thing for thing, _ in self._things)
 
 
 def _boundary(data: bytearray, size: int) -> int:

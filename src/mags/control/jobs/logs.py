@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mags.control.http.times import moment
-from mags.control.jobs.lines import NAMES, Line, Lines, encode_positions
+from mags.control.jobs.lines import NAMES, Line, Lines, Newest, encode_positions
 from mags.control.jobs.output import OutputReader, Quiet
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.world import World
@@ -21,6 +20,8 @@ from mags.protocol.errors import Problem
 from mags.protocol.messages import Output, OutputEnd
 
 MAX_ENTRIES = 50_000
+MAX_TEXT = 32 << 20
+"""Bytes of text in one answer, or in the lines with which a follower begins; older ones are left out."""
 FRAMES = "application/vnd.mags.frames"
 KEEP_ALIVE = 15.0
 RECORD_PATIENCE = 5.0
@@ -42,22 +43,19 @@ def entry(line: Line) -> dict[str, Any]:
 
 
 async def snapshot(world: World, job: Job, *, since_ms: int | None, tail: int | None) -> dict[str, Any]:
-    """The last entries, at most 50,000."""
-    kept: deque[Line] = deque(maxlen=min(tail, MAX_ENTRIES) if tail is not None else MAX_ENTRIES)
-    count = 0
+    """The last entries: at most 50,000, and 32 MiB of text."""
+    kept: Newest[Line] = Newest(MAX_ENTRIES if tail is None else tail, MAX_TEXT)
     lines = Lines()
     async with aclosing(OutputReader(world.connection, job.id).stored()) as stored:
         async for value in stored:
             if isinstance(value, Output):
                 for line in lines.feed(value.stream, value.offset, value.data, value.at_ms):
                     if since_ms is None or line.at_ms >= since_ms:
-                        kept.append(line)
-                        count += 1
+                        kept.add(line, len(line.text))
     for line in lines.rest():
         if since_ms is None or line.at_ms >= since_ms:
-            kept.append(line)
-            count += 1
-    return {"logs": [entry(line) for line in kept], "truncated": count > len(kept) and tail is None}
+            kept.add(line, len(line.text))
+    return {"logs": [entry(line) for line in kept], "truncated": kept.too_large or (kept.too_many and tail is None)}
 
 
 async def _following(
@@ -138,10 +136,25 @@ async def frames(world: World, job: Job, positions: dict[int, int]) -> AsyncGene
 
 
 async def events(
-    world: World, job: Job, positions: dict[int, int], *, since_ms: int | None
+    world: World, job: Job, positions: dict[int, int], *, since_ms: int | None, tail: int | None = None
 ) -> AsyncGenerator[bytes, None]:
-    """Server-sent events, one a line (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+    """Server-sent events, one a line (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+
+    `tail`: of the lines that are there already only the last so many.
+    """
     lines = Lines(positions)
+    if tail is not None:
+        kept: Newest[bytes] = Newest(tail, MAX_TEXT)
+        reader = OutputReader(world.connection, job.id, positions)
+        async with aclosing(reader.stored()) as stored:
+            async for there in stored:
+                if isinstance(there, Output):
+                    for line in lines.feed(there.stream, there.offset, there.data, there.at_ms):
+                        if since_ms is None or line.at_ms >= since_ms:
+                            event = _event(line, lines)
+                            kept.add(event, len(event))
+        positions = reader.positions
+        yield b"".join(kept)
     quiet = 0.0
     async with aclosing(_following(world, job, positions)) as source:
         async for value in source:

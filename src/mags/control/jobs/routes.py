@@ -84,7 +84,10 @@ async def output(
     caller: Reader,
     id: Reference,
     since: Annotated[str | None, Query(max_length=64, description="ISO 8601 time.")] = None,
-    tail: Annotated[int | None, Query(ge=0, le=logs.MAX_ENTRIES)] = None,
+    tail: Annotated[
+        int | None,
+        Query(ge=0, le=logs.MAX_ENTRIES, description="The last so many lines; then what comes, if followed."),
+    ] = None,
     follow: Annotated[Literal["0", "1", "true", "false"] | None, Query(description="1: until the script ends.")] = None,
     stdout_offset: Offset = 0,
     stderr_offset: Offset = 0,
@@ -99,8 +102,10 @@ async def output(
         positions = {1: stdout_offset, 2: stderr_offset, 3: system_offset}
         return Stream(logs.frames(world, job, positions), media_type=logs.FRAMES)
     if follow in ("1", "true") or "text/event-stream" in accept:
-        positions = (decode_positions(last_event_id) if last_event_id else None) or {1: 0, 2: 0, 3: 0}
-        return Stream(logs.events(world, job, positions, since_ms=since_ms), media_type="text/event-stream")
+        behind = decode_positions(last_event_id) if last_event_id else None
+        tail = tail if behind is None else None  # who goes on has had the end of what there was
+        source = logs.events(world, job, behind or {1: 0, 2: 0, 3: 0}, since_ms=since_ms, tail=tail)
+        return Stream(source, media_type="text/event-stream")
     return Json(await logs.snapshot(world, job, since_ms=since_ms, tail=tail))
 
 

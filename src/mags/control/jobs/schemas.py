@@ -93,9 +93,9 @@ class JobRequest(Body):
             raise ValueError("rootfs_type: it means the same as image; give one")
         return self
 
-    def wish(self, default_image: str) -> JobWish:
+    def wish(self) -> JobWish:
         only_up = bool(self.persistent) and self.type == "inline" and self.script.strip() in ("", *FOREVER)
-        image = self.image or (self.rootfs_type if self.rootfs_type != "standard" else None) or default_image
+        image = self.image or (self.rootfs_type if self.rootfs_type != "standard" else None)
         return JobWish(
             script=None if only_up or self.type == "url" else self.script,
             script_url=self.script if self.type == "url" else None,

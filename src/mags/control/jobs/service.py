@@ -34,7 +34,7 @@ async def create(world: World, caller: Caller, request: JobRequest, once: Once |
     """Record the job and start its lifecycle beside the request."""
 
     async def make(session: AsyncSession) -> Earlier:
-        submitted = await submit(world, session, caller, request.wish(world.settings.default_image))
+        submitted = await submit(world, session, caller, request.wish())
         body = {
             "request_id": submitted.job_id,
             "status": "accepted",

@@ -85,6 +85,7 @@ async def _record(world: World, stored: StoredWorkspace) -> None:
                         disk_gb=stored.disk_gb,
                         size_bytes=stored.size_bytes,
                         epoch=stored.epoch,
+                        image=stored.image or None,
                         synced_ms=stored.synced_ms or None,
                     )
                 log.info("workspace %s was found on the volume; it is called %s", stored.id, name)

@@ -53,16 +53,19 @@ async def submit(world: World, session: AsyncSession, caller: Caller, wish: JobW
             base=base,
         )
         workspace.used_ms = now_ms()
+    image = _image(world, wish, workspace, base)
+    if workspace is not None:
         vm_id = await _join(session, workspace, wish)
         if vm_id is not None:
             return await _record_job(session, caller, wish, vm_id, new_id())
     if synced and (trouble := storage_trouble(world)) is not None:
         raise errors.no_storage(trouble)
-    choice = await place(world, session, Need(memory_mb=wish.memory_mb, image=wish.image, storage=synced))
+    choice = await place(world, session, Need(memory_mb=wish.memory_mb, image=image, storage=synced))
     if choice.host_id is None and choice.hopeless:
         raise errors.no_capacity(choice.reason)
     job_id = new_id()
-    vm = new_vm(caller.user_id, wish, workspace, base, synced=synced, host_id=choice.host_id, starter=job_id)
+    host_id = choice.host_id
+    vm = new_vm(caller.user_id, wish, workspace, base, image=image, synced=synced, host_id=host_id, starter=job_id)
     session.add(vm)
     await session.flush()
     if workspace is not None and not await attach(session, workspace, vm):
@@ -115,6 +118,21 @@ async def _base(session: AsyncSession, caller: Caller, wish: JobWish) -> Workspa
     return base
 
 
+def _image(world: World, wish: JobWish, workspace: Workspace | None, base: Workspace | None) -> str:
+    """A workspace's files lie over those of its image and make no sense over another's; a fork has its base's."""
+    for held in (workspace, base):
+        if held is None or held.image is None or (held.generation == 0 and held.vm_id is None):
+            continue
+        if wish.image is not None and wish.image != held.image:
+            raise Problem(
+                "conflict",
+                f"Workspace {held.name!r} was made with the image {held.image!r}, not {wish.image!r}: leave the image "
+                "out, or use another workspace.",
+            )
+        return held.image
+    return wish.image or world.settings.default_image
+
+
 async def _join(session: AsyncSession, workspace: Workspace, wish: JobWish) -> str | None:
     """The VM that has the workspace, when there is one; it becomes one that stays for a persistent job."""
     if workspace.vm_id is None:
@@ -137,6 +155,7 @@ def new_vm(
     workspace: Workspace | None,
     base: Workspace | None,
     *,
+    image: str,
     synced: bool,
     host_id: str | None,
     starter: str,
@@ -163,7 +182,7 @@ def new_vm(
         base_id=base_id if synced else None,
         discard=workspace is None and synced,
         revive=False,
-        image=wish.image,
+        image=image,
         vcpus=wish.vcpus,
         memory_mb=wish.memory_mb,
         disk_gb=max(wish.disk_gb or 1, workspace.disk_gb)
@@ -191,6 +210,7 @@ async def attach(session: AsyncSession, workspace: Workspace, vm: Vm, *, instead
             epoch=Workspace.epoch + 1,
             synced=Workspace.synced | vm.attached,
             disk_gb=vm.disk_gb,
+            image=vm.image,
         )
         .returning(Workspace.epoch)
         .execution_options(synchronize_session=False)

@@ -69,7 +69,7 @@ async def fire(
         if scheduled and not await _claim(session, cron, moment):
             return Earlier(0, {})
         caller = await caller_of(session, cron.owner_id)
-        submitted = await submit(world, session, caller, cron_wish(world, cron))
+        submitted = await submit(world, session, caller, cron_wish(cron))
         await session.execute(
             update(CronJob)
             .where(CronJob.id == cron.id)
@@ -114,14 +114,13 @@ async def _claim(session: AsyncSession, cron: CronJob, moment: int) -> bool:
     return bool(claim.rowcount)  # type: ignore[attr-defined]
 
 
-def cron_wish(world: World, cron: CronJob) -> JobWish:
+def cron_wish(cron: CronJob) -> JobWish:
     return JobWish(
         script=cron.script,
         name=cron.name,
         workspace=cron.workspace,
         persistent=cron.persistent,
         environment=cron.environment,
-        image=world.settings.default_image,
         cron_id=cron.id,
     )
 

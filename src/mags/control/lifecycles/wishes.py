@@ -26,7 +26,8 @@ class JobWish:
     disk_gb: int | None = None
     vcpus: int = 1
     memory_mb: int = 512
-    image: str = "alpine"
+    image: str | None = None
+    """None: the workspace's, else the server's default."""
     timeout_s: int | None = None
     idle_timeout_s: int | None = None
     url_port: int | None = None

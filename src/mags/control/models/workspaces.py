@@ -24,6 +24,8 @@ class Workspace(Base):
     generation: Mapped[int] = mapped_column(Integer)
     """The newest complete sync; 0: none yet."""
     disk_gb: Mapped[int] = mapped_column(Integer)
+    image: Mapped[str | None] = mapped_column(String(255))
+    """The image whose files its own lie over; None: no VM has had it yet."""
     base_id: Mapped[Id | None]
     base_name: Mapped[str | None] = mapped_column(String(255))
     size_bytes: Mapped[Count]

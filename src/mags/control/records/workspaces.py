@@ -52,6 +52,7 @@ async def find_or_add(
         epoch=0,
         generation=0,
         disk_gb=disk_gb,
+        image=None,
         base_id=base.id if base is not None else None,
         base_name=base.name if base is not None else None,
         size_bytes=0,
@@ -79,6 +80,7 @@ async def add(
     disk_gb: int,
     size_bytes: int,
     synced_ms: int | None,
+    image: str | None = None,
     epoch: int = 0,
 ) -> Workspace:
     """One whose data is in the store already. IntegrityError when the name is taken."""
@@ -92,6 +94,7 @@ async def add(
         epoch=epoch,
         generation=generation,
         disk_gb=disk_gb,
+        image=image,
         base_id=None,
         base_name=None,
         size_bytes=size_bytes,

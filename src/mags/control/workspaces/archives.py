@@ -73,6 +73,7 @@ async def bring(
                 disk_gb=max(disk_gb or 1, int(details.get("disk_gb", 1))),
                 size_bytes=int(details.get("size_bytes", 0)),
                 synced_ms=now_ms(),
+                image=str(details.get("image", "")) or None,
             )
     except IntegrityError:
         async with world.db.read() as session:

@@ -39,6 +39,7 @@ class WorkspaceView(BaseModel):
     last_synced_at: str | None
     size_bytes: int
     disk_gb: int
+    image: str | None
     base_workspace_id: str | None
     synced: bool
     job: str | None
@@ -57,6 +58,7 @@ def _view(workspace: Workspace, job: str | None) -> dict[str, Any]:
         "last_synced_at": moment(workspace.synced_ms),
         "size_bytes": workspace.size_bytes,
         "disk_gb": workspace.disk_gb,
+        "image": workspace.image,
         "base_workspace_id": workspace.base_name,
         "synced": workspace.synced,
         "job": job,

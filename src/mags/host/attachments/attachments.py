@@ -113,6 +113,7 @@ class Attachments:
                     epoch=manifest.epoch,
                     size_bytes=manifest.size_bytes,
                     synced_ms=manifest.synced_ms,
+                    image=manifest.image,
                 )
                 for manifest in found
             ]
