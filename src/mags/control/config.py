@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     start_timeout_s: float = Field(90.0, gt=0, description="Seconds that a host has to start a VM.")
     stop_timeout_s: float = Field(300.0, gt=0, description="Seconds that a host has to sync and end a VM.")
     queue_timeout_s: float = Field(3600.0, gt=0, description="Seconds that a job waits for a host before it fails.")
+    host_lost_s: float = Field(
+        30.0,
+        gt=0,
+        description="A host that is silent for this long is lost: its jobs end, or go on elsewhere.",
+    )
     starts_per_host: int = Field(16, ge=1, description="Starts that are under way on one host at once.")
     poll_interval_s: float = Field(1.0, gt=0, description="Seconds between two looks for work that was left behind.")
 

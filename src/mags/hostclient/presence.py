@@ -1,7 +1,7 @@
 """Which hosts are there, from what they say of themselves every 2 s.
 
-    (heard) live --15 s silent--> suspect --30 s silent--> lost
-              ^-------------------------heard---------------'
+    (heard) live --silent for half of LOST_AFTER--> suspect --silent for LOST_AFTER--> lost
+              ^-----------------------------------heard-------------------------------'
 
 Silence is counted from when we began to listen, also after our own connection to NATS was away or we stood still
 ourselves: who could not hear declares nobody lost.
@@ -24,9 +24,8 @@ from mags.protocol import subjects
 from mags.protocol.ids import HOST_ID
 from mags.protocol.messages import Presence
 
-SUSPECT_AFTER = 15.0
 LOST_AFTER = 30.0
-"""Seconds of silence."""
+"""Seconds of silence, unless it is set otherwise."""
 LOOK_S = 1.0
 """How often we make sure that we hear at all."""
 DEAF_AFTER = 5.0
@@ -55,17 +54,20 @@ class HostView:
         return self.presence.host_id
 
 
-def state_at(silence: float) -> HostState:
+def state_at(silence: float, lost_after: float = LOST_AFTER) -> HostState:
     """The state of a host that has been silent for so many seconds."""
-    if silence >= LOST_AFTER:
+    if silence >= lost_after:
         return HostState.LOST
-    return HostState.SUSPECT if silence >= SUSPECT_AFTER else HostState.LIVE
+    return HostState.SUSPECT if silence >= lost_after / 2 else HostState.LIVE
 
 
 class Hosts:
     """The presence watcher. `start` once; `stop` at the end."""
 
-    def __init__(self, connection: Client, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, connection: Client, *, lost_after: float = LOST_AFTER, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.lost_after = lost_after
         self._connection, self._clock = connection, clock
         self._views: dict[str, HostView] = {}
         self._subscription: Subscription | None = None
@@ -101,7 +103,8 @@ class Hosts:
         """A host that was never heard counts as silent since we began to listen."""
         self._notice_deafness()
         view = self._views.get(host_id)
-        return state_at(self._clock() - (max(view.heard, self._began) if view is not None else self._began))
+        heard = max(view.heard, self._began) if view is not None else self._began
+        return state_at(self._clock() - heard, self.lost_after)
 
     def _notice_deafness(self) -> None:
         reconnects = self._connection.stats["reconnects"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from mags.hostclient import presence
+from mags.hostclient import HostState
 from mags.protocol import messages
 from mags.protocol.ids import new_id
 from tests.integration.control.conftest import Installation, alone, until
@@ -16,18 +16,9 @@ from tests.integration.control.conftest import Installation, alone, until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(autouse=True)
-def soon() -> Iterator[None]:
-    """Hosts are lost after seconds instead of half a minute."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(presence, "SUSPECT_AFTER", 1.0)
-        patch.setattr(presence, "LOST_AFTER", 2.0)
-        yield
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def mags(tmp_path: Path) -> AsyncIterator[Installation]:
-    async with alone(tmp_path) as made:
+    async with alone(tmp_path, host_lost_s=2.0) as made:
         yield made
 
 
@@ -136,8 +127,8 @@ async def test_a_silence_of_our_own_connection_loses_nobody(mags: Installation) 
     await mags.host("ha")
     connection = mags.world.connection
     mags.world.hosts._reconnects -= 1  # as after a reconnection
-    assert mags.world.hosts.state("ha") is presence.HostState.LIVE
-    assert mags.world.hosts.state("never-heard") is presence.HostState.LIVE
+    assert mags.world.hosts.state("ha") is HostState.LIVE
+    assert mags.world.hosts.state("never-heard") is HostState.LIVE
     assert connection.is_connected
 
 

@@ -220,7 +220,7 @@ async def test_hosts_are_live_then_suspect_then_lost(line: Line) -> None:
     await until(lambda: len(news) == 3)
     assert news == [("p1", True), ("p1", False), ("p1", True)]
     assert hosts.state("p1") is HostState.LIVE and [view.host_id for view in hosts.live()] == ["p1"]
-    moment[0] += presence.SUSPECT_AFTER
+    moment[0] += presence.LOST_AFTER / 2
     assert hosts.state("p1") is HostState.SUSPECT and hosts.live() == []
     moment[0] += presence.LOST_AFTER
     assert hosts.state("p1") is HostState.LOST and hosts.state("never") is HostState.LOST
@@ -235,9 +235,9 @@ async def test_hosts_are_live_then_suspect_then_lost(line: Line) -> None:
 
 async def test_who_stood_still_declares_nobody_lost(line: Line) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for name, seconds in (("LOOK_S", 0.01), ("DEAF_AFTER", 0.2), ("SUSPECT_AFTER", 0.3), ("LOST_AFTER", 0.4)):
+        for name, seconds in (("LOOK_S", 0.01), ("DEAF_AFTER", 0.2)):
             patch.setattr(presence, name, seconds)
-        hosts = Hosts(line.ours)
+        hosts = Hosts(line.ours, lost_after=0.4)
         await hosts.start()
         hosts.hear(Presence(host_id="p1", machine_id="m", version="1", boot="1", accelerator="tcg", cpus=1,
                             memory_mb=1, free_memory_mb=1, free_disk_gb=1.0, load=0.0))  # fmt: skip

@@ -37,7 +37,7 @@ async def opened(settings: Settings) -> AsyncIterator[World]:
                 db=database,
                 connection=connection,
                 jetstream=connection.jetstream(timeout=10),
-                hosts=Hosts(connection),
+                hosts=Hosts(connection, lost_after=settings.host_lost_s),
                 client=HostClient(connection),
             )
             await events.ensure_streams(world)

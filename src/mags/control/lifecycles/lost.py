@@ -42,7 +42,7 @@ async def lost_hosts(world: World) -> None:
 
 
 async def _lose(world: World, host_id: str) -> None:
-    reason = f"Host {host_id} was lost (silent for 30 s)."
+    reason = f"Host {host_id} was lost (silent for {world.hosts.lost_after:g} s)."
     effects = Effects()
     async with world.db.write() as session:
         vms = (await session.execute(select(Vm).where(Vm.host_id == host_id, Vm.active.is_(True)))).scalars().all()
