@@ -6,13 +6,12 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from mags.sdk import retries, settings, types, waiting
-from mags.sdk.answers import seconds_left
 from mags.sdk.async_httpx_transport import AsyncHttpx
 from mags.sdk.async_process import AsyncProcess
 from mags.sdk.async_sandbox import AsyncSandbox
@@ -21,7 +20,6 @@ from mags.sdk.binding import document
 from mags.sdk.calls import account, cron, files, jobs, urls, workspaces
 from mags.sdk.calls.call import Call
 from mags.sdk.errors import NotFound, WaitTimeout
-from mags.sdk.events import EventDecoder, record
 from mags.sdk.exec_protocol import start_message
 from mags.sdk.frames import Chunk, End
 from mags.sdk.transports import AsyncTransport
@@ -121,16 +119,21 @@ class AsyncMags:
         deadline = time.monotonic() + timeout
         request_id = (await self.run(script, **run_kwargs))["request_id"]
         lines, end = list[types.LogLine](), dict[str, Any]()
-        async for name, found in self._events(request_id, deadline):
+        async for name, found in self.sender.lines(request_id, deadline=deadline):
             if name == "end":
                 end = found
             else:
                 lines.append(found)  # type: ignore[arg-type]
         return waiting.run_result(await self.status(request_id), lines, end)
 
-    async def stream_logs(self, request_id: str) -> AsyncGenerator[types.LogLine, None]:
-        """A job's output line by line, as it comes, until its script has ended. Survives lost connections."""
-        async for name, found in self._events(request_id, None):
+    async def stream_logs(
+        self, request_id: str, *, since: str | None = None, tail: int | None = None
+    ) -> AsyncGenerator[types.LogLine, None]:
+        """A job's output line by line, as it comes, until its script has ended. Survives lost connections.
+
+        `since`: ISO 8601. `tail`: of the lines that are there already only the last so many.
+        """
+        async for name, found in self.sender.lines(request_id, since=since, tail=tail):
             if name != "end":
                 yield found  # type: ignore[misc]
 
@@ -283,17 +286,3 @@ class AsyncMags:
                 raise WaitTimeout(f"Job {request_id} did not come up in the time given. See its status, or stop it.")
             pause = waiting.next_poll(pause)
             await asyncio.sleep(pause)
-
-    async def _events(
-        self, request_id: str, deadline: float | None
-    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-        decoder = EventDecoder()
-        stream = self.sender.resumed(lambda: jobs.events(request_id, decoder.last_id), decoder, deadline)
-        async with aclosing(stream):
-            async for data in stream:
-                for event in decoder.feed(data):
-                    yield event.name, record(event.data)
-                    if event.name == "end":
-                        return
-                if deadline is not None:
-                    seconds_left(deadline)

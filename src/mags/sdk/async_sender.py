@@ -15,6 +15,7 @@ from mags.sdk.answers import ENDLESS, Resumable, decoded, lost, refused, seconds
 from mags.sdk.calls import jobs
 from mags.sdk.calls.call import Call
 from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed
+from mags.sdk.events import EventDecoder, record
 from mags.sdk.frames import Chunk, Decoder, End
 from mags.sdk.settings import Settings
 from mags.sdk.transports import AGENT, AsyncExchange, AsyncTransport, ConnectionBroke, Request
@@ -72,6 +73,23 @@ class AsyncSender:
                     yield frame
                 if decoder.ended:
                     return
+                if deadline is not None:
+                    seconds_left(deadline)
+
+    async def lines(
+        self, request_id: str, *, since: str | None = None, tail: int | None = None, deadline: float | None = None
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+        """The same by lines: ("message", a line), at last ("end", how it ended). `since`, `tail`: where to begin."""
+        decoder = EventDecoder()
+        stream = self.resumed(
+            lambda: jobs.events(request_id, decoder.last_id, since=since, tail=tail), decoder, deadline
+        )
+        async with aclosing(stream):
+            async for data in stream:
+                for event in decoder.feed(data):
+                    yield event.name, record(event.data)
+                    if event.name == "end":
+                        return
                 if deadline is not None:
                     seconds_left(deadline)
 

@@ -6,18 +6,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 from mags.sdk import retries, settings, types, waiting
-from mags.sdk.answers import seconds_left
 from mags.sdk.binding import document
 from mags.sdk.calls import account, cron, files, jobs, urls, workspaces
 from mags.sdk.calls.call import Call
 from mags.sdk.errors import NotFound, WaitTimeout
-from mags.sdk.events import EventDecoder, record
 from mags.sdk.exec_protocol import start_message
 from mags.sdk.frames import Chunk, End
 from mags.sdk.httpx_transport import Httpx
@@ -121,16 +119,21 @@ class Mags:
         deadline = time.monotonic() + timeout
         request_id = self.run(script, **run_kwargs)["request_id"]
         lines, end = list[types.LogLine](), dict[str, Any]()
-        for name, found in self._events(request_id, deadline):
+        for name, found in self.sender.lines(request_id, deadline=deadline):
             if name == "end":
                 end = found
             else:
                 lines.append(found)  # type: ignore[arg-type]
         return waiting.run_result(self.status(request_id), lines, end)
 
-    def stream_logs(self, request_id: str) -> Generator[types.LogLine, None, None]:
-        """A job's output line by line, as it comes, until its script has ended. Survives lost connections."""
-        for name, found in self._events(request_id, None):
+    def stream_logs(
+        self, request_id: str, *, since: str | None = None, tail: int | None = None
+    ) -> Generator[types.LogLine, None, None]:
+        """A job's output line by line, as it comes, until its script has ended. Survives lost connections.
+
+        `since`: ISO 8601. `tail`: of the lines that are there already only the last so many.
+        """
+        for name, found in self.sender.lines(request_id, since=since, tail=tail):
             if name != "end":
                 yield found  # type: ignore[misc]
 
@@ -282,15 +285,3 @@ class Mags:
                 raise WaitTimeout(f"Job {request_id} did not come up in the time given. See its status, or stop it.")
             pause = waiting.next_poll(pause)
             time.sleep(pause)
-
-    def _events(self, request_id: str, deadline: float | None) -> Generator[tuple[str, dict[str, Any]], None, None]:
-        decoder = EventDecoder()
-        stream = self.sender.resumed(lambda: jobs.events(request_id, decoder.last_id), decoder, deadline)
-        with closing(stream):
-            for data in stream:
-                for event in decoder.feed(data):
-                    yield event.name, record(event.data)
-                    if event.name == "end":
-                        return
-                if deadline is not None:
-                    seconds_left(deadline)

@@ -16,6 +16,7 @@ from mags.sdk.answers import ENDLESS, Resumable, decoded, lost, refused, seconds
 from mags.sdk.calls import jobs
 from mags.sdk.calls.call import Call
 from mags.sdk.errors import Busy, MagsError, NotReachable, TransferFailed
+from mags.sdk.events import EventDecoder, record
 from mags.sdk.frames import Chunk, Decoder, End
 from mags.sdk.settings import Settings
 from mags.sdk.transports import AGENT, ConnectionBroke, Exchange, Request, Transport
@@ -71,6 +72,23 @@ class Sender:
                 yield from decoder.feed(data)
                 if decoder.ended:
                     return
+                if deadline is not None:
+                    seconds_left(deadline)
+
+    def lines(
+        self, request_id: str, *, since: str | None = None, tail: int | None = None, deadline: float | None = None
+    ) -> Generator[tuple[str, dict[str, Any]], None, None]:
+        """The same by lines: ("message", a line), at last ("end", how it ended). `since`, `tail`: where to begin."""
+        decoder = EventDecoder()
+        stream = self.resumed(
+            lambda: jobs.events(request_id, decoder.last_id, since=since, tail=tail), decoder, deadline
+        )
+        with closing(stream):
+            for data in stream:
+                for event in decoder.feed(data):
+                    yield event.name, record(event.data)
+                    if event.name == "end":
+                        return
                 if deadline is not None:
                     seconds_left(deadline)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import select
@@ -154,6 +155,11 @@ def test_logs_list_status_and_stop(cli: Cli) -> None:
     request_id = cli("run", "-d", "-n", "listed", "echo line").stdout.decode().strip()
     assert cli("logs", "-f", "listed").stdout == b"line\n"
     assert cli("logs", "listed").stdout == b"line\n"
+    assert cli("logs", "-f", "--tail", "0", "listed").stdout == b""
+    stamp, _, line = cli("logs", "-f", "-t", "--tail", "1", "listed").stdout.partition(b" ")
+    assert line == b"line\n" and stamp.endswith(b"Z")
+    message, end = [json.loads(text) for text in cli("logs", "-f", "--json", "listed").stdout.splitlines()]
+    assert message["message"] == "line" and end["status"] == "completed"
     assert request_id in cli("list", "-q").stdout.decode().split()
     assert b"completed" in cli("status", request_id).stdout
     assert cli("stop", "listed").stderr == b"listed is stopped.\n"

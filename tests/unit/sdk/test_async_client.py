@@ -147,6 +147,12 @@ async def test_logs_go_on_where_the_connection_broke() -> None:
     assert [request.headers.get("Last-Event-ID") for request in transport.seen] == [None, "1", "1"]
 
 
+async def test_lines_may_begin_near_the_end() -> None:
+    m, transport = client(answers(events("two")))
+    assert [line["message"] async for line in m.stream_logs("42", since="2026-01-31T12:00:00Z", tail=1)] == ["two"]
+    assert transport.seen[0].query == {"follow": "1", "since": "2026-01-31T12:00:00Z", "tail": "1"}
+
+
 async def test_output_goes_on_where_the_connection_broke() -> None:
     end = json.dumps({"exit_code": 0, "error": None, "status": "completed"}).encode()
     whole = HEAD.pack(1, 3) + b"abc"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
 
 from mags.cli.command import Session, add_json
 from mags.cli.output import exit_status, follow, interrupts_as_exceptions
@@ -21,14 +24,32 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, session: Session) -> int:
     if arguments.follow:
         interrupts_as_exceptions()
+        if arguments.json or arguments.timestamps or arguments.since or arguments.tail is not None:
+            return _follow_lines(arguments, session)
         return exit_status(session, follow(session, arguments.job))
     found = session.sender.send(jobs.logs(arguments.job, since=arguments.since, tail=arguments.tail))
     if arguments.json:
         session.console.json(found)
         return 0
     for line in found["logs"]:
-        text = line["message"]
-        if arguments.timestamps:
-            text = f"{line['timestamp']} {text}"
-        session.console.writer(1 if line["stream"] == "stdout" else 2)(text.encode(errors="replace") + b"\n")
+        _print(line, arguments, session)
     return 0
+
+
+def _follow_lines(arguments: argparse.Namespace, session: Session) -> int:
+    """With --json one object a line, the last one the end."""
+    from mags.sdk.frames import End
+
+    end: dict[str, Any] = {}
+    for name, found in session.sender.lines(arguments.job, since=arguments.since, tail=arguments.tail):
+        if arguments.json:
+            session.console.writer(1)(json.dumps(found).encode() + b"\n")
+        elif name != "end":
+            _print(found, arguments, session)
+        end = found
+    return exit_status(session, End(end.get("exit_code"), end.get("error"), str(end.get("status"))))
+
+
+def _print(line: Mapping[str, Any], arguments: argparse.Namespace, session: Session) -> None:
+    text = f"{line['timestamp']} {line['message']}" if arguments.timestamps else line["message"]
+    session.console.writer(1 if line["stream"] == "stdout" else 2)(text.encode(errors="replace") + b"\n")

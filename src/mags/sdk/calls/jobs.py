@@ -108,11 +108,12 @@ def frames(request_id: str, offsets: Mapping[int, int]) -> Call[bytes]:
     return Call("GET", path_of("mags-jobs", request_id, "/logs"), query=query, accept=FRAMES, timeout=STREAM_TIMEOUT)
 
 
-def events(request_id: str, last_id: str) -> Call[bytes]:
-    """The output line by line, followed; `last_id` as in Last-Event-ID."""
+def events(request_id: str, last_id: str, *, since: str | None = None, tail: int | None = None) -> Call[bytes]:
+    """The output line by line, followed; `last_id` as in Last-Event-ID. `tail`: how many of those that are there."""
     path, accept = path_of("mags-jobs", request_id, "/logs"), "text/event-stream"
     headers = {"Last-Event-ID": last_id} if last_id else {}
-    return Call("GET", path, query={"follow": 1}, accept=accept, timeout=STREAM_TIMEOUT, headers=headers)
+    query = {"follow": 1, "since": since, "tail": tail}
+    return Call("GET", path, query=query, accept=accept, timeout=STREAM_TIMEOUT, headers=headers)
 
 
 def list_jobs(
