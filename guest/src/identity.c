@@ -91,13 +91,14 @@ static void find_groups(struct identity *identity) {
     free(text);
 }
 
-int identity_find(struct identity *identity, const char *user) {
+int identity_find(struct identity *identity, const char *user, char failure[FAILURE_TEXT]) {
     *identity = (struct identity){.name = "root", .home = "/root"};
     if (!user || !*user || !strcmp(user, "root")) {
         identity->groups[identity->group_count++] = 0;
         return 0;
     }
     char text[128];
+    snprintf(failure, FAILURE_TEXT, "no such user: %.100s", user); // unless it is found
     if (strlen(user) >= sizeof text)
         return EINVAL;
     copy(text, sizeof text, user);
@@ -115,12 +116,15 @@ int identity_find(struct identity *identity, const char *user) {
         copy(identity->home, sizeof identity->home, "/");
     }
     if (group) {
-        if (!number(group, &gid))
+        if (!number(group, &gid)) {
+            snprintf(failure, FAILURE_TEXT, "a group is given by its number, not as: %.100s", group);
             return EINVAL;
+        }
         identity->gid = gid;
         identity->groups[identity->group_count++] = gid;
     } else {
         find_groups(identity);
     }
+    *failure = 0;
     return 0;
 }

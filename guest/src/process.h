@@ -11,6 +11,7 @@
 #include "fields.h"
 #include "loop.h"
 #include "ring.h"
+#include "spawn.h"
 
 enum { MAX_PROCESSES = 128, STREAMS = 3, STDIN_WINDOW = 65536, MAX_WINDOW = 4 * 1024 * 1024 };
 
@@ -42,6 +43,7 @@ struct process {
     bool released;          // the host has forgotten it; it only remains to be reaped
     bool timed_out;
     int error;              // it never started: errno
+    char failure[FAILURE_TEXT]; // and why
     int status;             // of wait4
     int64_t started, ended; // ms
     int64_t deadline;       // of its time-out; 0: none

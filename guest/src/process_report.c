@@ -27,7 +27,7 @@ void process_add_exit(struct buffer *out, struct process *process) {
     for (size_t s = 0; s < STREAMS; s++)
         put64(payload + 32 + 8 * s, process->out[s].ring.written);
     if (process->error)
-        text = strerror(process->error);
+        text = process->failure;
     uint8_t *head = buffer_extend(out, FRAME_HEADER);
     if (!head)
         return;

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <termios.h>
 #include <unistd.h>
@@ -84,6 +86,8 @@ static void start(struct process *process, struct wish *wish) {
         if (process->has_script_file)
             script_remove(process->id);
         process->error = error;
+        snprintf(process->failure, sizeof process->failure, "%s",
+                 error == ECANCELED ? "the VM could not be configured" : *wish->failure ? wish->failure : strerror(error));
         process->ended = now_ms();
         process->reaped = process->finished = true;
         return;
@@ -104,7 +108,7 @@ bool process_exec(uint32_t id, const uint8_t *message, size_t size) {
         process++;
     if (process == process_slots + MAX_PROCESSES) {
         // No slot to keep an exit in, so this one cannot be resumed after a reconnect; there is nothing to resume.
-        struct process refused = {.id = id, .error = EAGAIN};
+        struct process refused = {.id = id, .error = EAGAIN, .failure = "too many commands at once in this VM"};
         struct buffer frame = {0};
         process_add_exit(&frame, &refused);
         if (!frame.failed)

@@ -90,6 +90,7 @@ struct plan {
     char *const *argv;
     char *const *environment;
     const char *path; // to search for argv[0]
+    const char *script; // the file that was written for it
     bool is_warm;
     int error; // set by a child that shares our memory
 };
@@ -123,6 +124,12 @@ static int take_files(const struct ends *ends) {
     return ends->result >= 0 && !move_fd(ends->result, 3) ? errno : 0;
 }
 
+// ENOENT is for a program that is missing: that is how a caller tells the two apart.
+static int no_directory(struct wish *wish, int error) {
+    snprintf(wish->failure, sizeof wish->failure, "the directory to start in, %.150s: %s", wish->cwd, strerror(error));
+    return error == ENOENT ? EINVAL : error;
+}
+
 // In the child. Plain system calls where the library's wrappers would synchronise threads.
 static int enter(const struct plan *plan) {
     const struct ends *ends = plan->ends;
@@ -152,7 +159,7 @@ static int enter(const struct plan *plan) {
     // After the change of user, so that the directory is one it may enter.
     if (wish->cwd) {
         if (chdir(wish->cwd) < 0)
-            return errno;
+            return no_directory(plan->wish, errno);
     } else if (!plan->is_warm && chdir(identity->home) < 0 && chdir("/") < 0) {
         return errno;
     }
@@ -162,24 +169,55 @@ static int enter(const struct plan *plan) {
     return 0;
 }
 
+// The kernel says of a program whose interpreter is missing that it were missing itself.
+static bool lacks_interpreter(const char *file, const char *shown, char *failure) {
+    char head[128] = "";
+    int fd = open(file, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    if (read(fd, head, sizeof head - 1) < 0)
+        head[0] = 0;
+    close(fd);
+    if (strncmp(head, "#!", 2) != 0) {
+        snprintf(failure, FAILURE_TEXT, "%.150s: its dynamic loader is missing", shown);
+        return true;
+    }
+    const char *interpreter = head + 2 + strspn(head + 2, " \t");
+    snprintf(failure, FAILURE_TEXT, "%.100s: its interpreter is missing: %.*s", shown,
+             (int)strcspn(interpreter, " \t\r\n"), interpreter);
+    return true;
+}
+
+static int no_program(const struct plan *plan, const char *file, int error) {
+    char *failure = plan->wish->failure;
+    const char *shown = !*file ? "the empty name" : file == plan->script ? "the script" : file;
+    if (error != ENOENT || !lacks_interpreter(file, shown, failure))
+        snprintf(failure, FAILURE_TEXT, "%.150s: %s", shown, strerror(error));
+    return error;
+}
+
 // execvp(3) with the child's own PATH; `path` of the plan is not changed.
 static int execute(const struct plan *plan) {
     const char *name = plan->argv[0];
     if (strchr(name, '/') || !*name) {
         execve(name, plan->argv, plan->environment);
-        return errno;
+        return no_program(plan, name, errno);
     }
     char file[4096];
     int error = ENOENT;
+    snprintf(plan->wish->failure, FAILURE_TEXT, "%.100s: not found in %.100s", name, plan->path);
     for (const char *at = plan->path; at;) {
         const char *end = strchr(at, ':');
         size_t length = end ? (size_t)(end - at) : strlen(at);
         if (length + strlen(name) + 2 < sizeof file) {
             snprintf(file, sizeof file, "%.*s/%s", length ? (int)length : 1, length ? at : ".", name);
             execve(file, plan->argv, plan->environment);
-            if (errno != ENOENT && errno != ENOTDIR)
-                error = errno;
-            if (errno == ENOEXEC || errno == E2BIG)
+            int why = errno;
+            if (why == ENOENT && access(file, F_OK) == 0)
+                return no_program(plan, file, why);
+            if (why != ENOENT && why != ENOTDIR)
+                error = no_program(plan, file, why);
+            if (why == ENOEXEC || why == E2BIG)
                 break;
         }
         at = end ? end + 1 : NULL;
@@ -202,7 +240,10 @@ static pid_t start_slow_program(struct plan *plan) {
     int error = enter(plan);
     if (!error)
         error = execute(plan);
-    dprintf(STDERR_FILENO, "mags: %s: %s\n", plan->argv[0], strerror(error));
+    if (*plan->wish->failure)
+        dprintf(STDERR_FILENO, "mags: %s\n", plan->wish->failure);
+    else
+        dprintf(STDERR_FILENO, "mags: %s: %s\n", plan->argv[0], strerror(error));
     _exit(error == ENOENT ? 127 : 126);
 }
 
@@ -216,7 +257,12 @@ static pid_t start_program(struct plan *plan) {
         plan->error = error ? error : execute(plan);
         _exit(127);
     }
-    return pid < 0 ? -errno : plan->error ? -plan->error : pid;
+    if (pid < 0)
+        return -errno;
+    if (plan->error)
+        return -plan->error;
+    *plan->wish->failure = 0; // of a directory in the PATH that was not the right one
+    return pid;
 }
 
 static pid_t start_builtin(struct plan *plan) {
@@ -269,7 +315,7 @@ pid_t spawn(uint32_t id, struct wish *wish, const struct ends *ends) {
     bool is_warm = wish->builtin == BUILTIN_WARM;
     if (agent.root < 0 && !is_warm)
         return -ENOTCONN;
-    int error = identity_find(&identity, wish->user);
+    int error = identity_find(&identity, wish->user, wish->failure);
     if (!error && wish->has_script)
         error = prepare_script(id, wish, path);
     if (error)
@@ -287,6 +333,7 @@ pid_t spawn(uint32_t id, struct wish *wish, const struct ends *ends) {
         .argv = wish->argv,
         .environment = environment.variables,
         .path = search_path(&environment),
+        .script = wish->has_script_file ? path : NULL,
         .is_warm = is_warm,
     };
     return wish->builtin && !is_warm ? start_builtin(&plan) : start_program(&plan);

@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
-enum { MAX_STRINGS = 4096, MAX_LIMITS = 16, MAX_GROUPS = 64 };
+enum { MAX_STRINGS = 4096, MAX_LIMITS = 16, MAX_GROUPS = 64, FAILURE_TEXT = 240 };
 
 // The decoded EXEC. Strings point into `text`.
 struct wish {
@@ -29,7 +29,9 @@ struct wish {
         struct rlimit bounds;
     } limits[MAX_LIMITS];
     size_t limit_count;
-    bool has_script_file; // set by spawn(): there is a file to remove when the process has ended
+    // Set by spawn():
+    bool has_script_file;       // there is a file to remove when the process has ended
+    char failure[FAILURE_TEXT]; // why it could not be started; empty: its errno says it all
     // Last, so that a new wish clears only what is before it.
     char *argv[MAX_STRINGS + 1];
     char *environment[MAX_STRINGS + 1];
@@ -53,8 +55,8 @@ struct ends {
 
 bool wish_decode(struct wish *wish, const uint8_t *message, size_t size); // false: malformed
 void wish_free(struct wish *wish);
-// Looks the user up in the guest's own passwd and group files. 0 or errno.
-int identity_find(struct identity *identity, const char *user);
+// Looks the user up in the guest's own passwd and group files. 0, or errno and a sentence.
+int identity_find(struct identity *identity, const char *user, char failure[FAILURE_TEXT]);
 // The pid, or -errno.
 pid_t spawn(uint32_t id, struct wish *wish, const struct ends *ends);
 void environment_set(const char *assignment); // default for every later process

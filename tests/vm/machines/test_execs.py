@@ -38,10 +38,15 @@ async def test_commands_in_one_vm(caller: Caller) -> None:
 
     assert (await caller.exec(vm_id, "no-such-program")).exit_code == 127
     missing = await caller.ask("exec", m.Exec(vm_id=vm_id, command=["/no/such"]), m.ExecResult)
-    assert missing.exit_code == 127
+    assert (missing.exit_code, missing.stderr) == (127, b"mags: /no/such: No such file or directory\n")
 
-    for wish in (m.Exec(vm_id=vm_id, command=[]), m.Exec(vm_id=vm_id, command="true", user="no-such-user")):
-        with pytest.raises(Problem) as caught:
+    for wish, message in [
+        (m.Exec(vm_id=vm_id, command=[]), "at least one word"),
+        (m.Exec(vm_id=vm_id, command="true", user="ghost"), "no such user: ghost"),
+        (m.Exec(vm_id=vm_id, command="true", workdir="/no/such"), "the directory to start in, /no/such"),
+        (m.Exec(vm_id=vm_id, command=["/etc/passwd"]), "/etc/passwd: Permission denied"),
+    ]:
+        with pytest.raises(Problem, match=message) as caught:
             await caller.ask("exec", wish, m.ExecResult)
         assert caught.value.code == "invalid"
 

@@ -73,6 +73,14 @@ async def test_sessions_in_one_vm(caller: Caller) -> None:
         out, _ = await rest(s)
         assert b"sh" in out and s.end is not None and s.end.exit_code == 4
 
+    # What is not there says so, as in a shell.
+    async with await begin(caller, vm_id, "exec", command=["no-such"]) as s:
+        _, errors = await rest(s)
+        assert errors.startswith(b"mags: no-such: not found in /") and s.end is not None and s.end.exit_code == 127
+    async with await begin(caller, vm_id, "exec", command="true", user="ghost") as s:
+        with pytest.raises(Problem, match="no such user: ghost"):
+            await rest(s)
+
     # A client that goes: its process goes too.
     s = await begin(caller, vm_id, "exec", command="echo up; exec sleep 4321")
     await until(s, b"up")

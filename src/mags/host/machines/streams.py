@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from mags.host.guest import Builtin, Channel, ChannelClosed, Exec, FileReader, GuestError, Process, Terminal
-from mags.host.machines.execs import check_started, words
+from mags.host.machines.execs import check_started, not_found, words
 from mags.protocol.errors import Problem
-from mags.protocol.guest import RESULT, Output
+from mags.protocol.guest import RESULT, STDERR, Output
 from mags.protocol.guest.answers import decode_results
 from mags.protocol.guest.frames import ProtocolError
 from mags.protocol.messages import Open, SessionEnd
@@ -52,6 +52,7 @@ class ProcessStream:
         self._early: deque[Output] = deque()
         self._results = bytearray()
         self._result_known = False
+        self._ended = False
 
     async def connected(self) -> None:
         """Wait until a builtin has said that it could do its work. GuestError when it could not."""
@@ -68,6 +69,12 @@ class ProcessStream:
                 self._last = piece.stream, piece.offset + len(piece.data)
                 return piece.stream, piece.data
             self._take_result(piece)
+        if self._kind == "exec" and not self._ended:
+            self._ended = True
+            exit = await self._process.wait()
+            check_started(exit)
+            if told := not_found(exit):
+                return STDERR, told
         return None
 
     def taken(self) -> None:
@@ -84,9 +91,7 @@ class ProcessStream:
 
     async def finish(self) -> SessionEnd:
         exit = await self._process.wait()
-        if self._kind == "exec":
-            check_started(exit)
-        elif exit.error is not None:
+        if self._kind != "exec" and exit.error is not None:
             raise GuestError(exit.error, exit.message)
         return SessionEnd(exit_code=exit.exit_code)
 

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from stat import S_IMODE, S_ISDIR, S_ISLNK, S_ISREG
 
-from mags.protocol.guest.fields import integer, read_fields, text
+from mags.protocol.guest.fields import integer, read_fields, sentence, text
 from mags.protocol.guest.frames import VERSION, ProtocolError
 from mags.protocol.guest.wishes import MAX_WINDOW, Part
 
@@ -120,7 +120,7 @@ def decode_configured(payload: bytes) -> tuple[PartResult, ...]:
             raise ProtocolError(f"CONFIGURED answers {part.name} twice")
         if len(value) < 2:
             raise ProtocolError("CONFIGURED has a malformed part")
-        results.append(PartResult(part, integer(value[:2], 2), text(value[2:], 256)))
+        results.append(PartResult(part, integer(value[:2], 2), sentence(value[2:], 256)))
     return tuple(results)
 
 
@@ -180,7 +180,7 @@ def decode_exit(payload: bytes) -> Exit:
         duration_ms=duration,
         max_rss_kb=rss,
         cpu_ms=cpu,
-        message=text(payload[_EXIT.size :], 512),
+        message=sentence(payload[_EXIT.size :], 512),
         written=Offsets(out1, out2, out3),
     )
 
@@ -222,7 +222,7 @@ def decode_error(payload: bytes) -> tuple[int, str]:
     """errno and message of an ERROR."""
     if len(payload) < 2:
         raise ProtocolError("malformed ERROR")
-    return int.from_bytes(payload[:2], "little"), text(payload[2:], 512)
+    return int.from_bytes(payload[:2], "little"), sentence(payload[2:], 512)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +291,7 @@ def decode_results(data: bytes) -> tuple[list[Result], int]:
         end = start + message_length + data_length
         if end > len(data):
             break
-        message = text(data[start : start + message_length], 512)
+        message = sentence(data[start : start + message_length], 512)
         results.append(Result(errno, message, data[start + message_length : end]))
         at = end
     return results, at

@@ -61,3 +61,10 @@ def text(value: bytes, limit: int = 4096) -> str:
     if len(value) > limit:
         raise ProtocolError(f"a text field has {len(value)} bytes, more than {limit}")
     return value.decode("utf-8", "surrogateescape")
+
+
+def sentence(value: bytes, limit: int) -> str:
+    """What the guest says to people: bounded; bytes that are no UTF-8 become U+FFFD, so that it can be passed on."""
+    if len(value) > limit:
+        raise ProtocolError(f"a sentence has {len(value)} bytes, more than {limit}")
+    return value.decode("utf-8", "replace")
