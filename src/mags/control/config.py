@@ -51,6 +51,11 @@ class Settings(BaseSettings):
         description="A host that is silent for this long is lost: its jobs end, or go on elsewhere.",
     )
     starts_per_host: int = Field(16, ge=1, description="Starts that are under way on one host at once.")
+    job_retention_s: float = Field(
+        30 * 86400.0,
+        ge=60,
+        description="Seconds that a job is remembered after its end. What it wrote is kept for seven days at most.",
+    )
     poll_interval_s: float = Field(1.0, gt=0, description="Seconds between two looks for work that was left behind.")
 
     apps_domain: str = Field("apps.localhost", description="Public URLs are SUBDOMAIN.<this>.")

@@ -17,6 +17,7 @@ class Job(Base):
         Index("ix_jobs_owner_id_workspace", "owner_id", "workspace"),
         Index("ix_jobs_step_ms", "step_ms"),
         Index("ix_jobs_vm_id", "vm_id"),
+        Index("ix_jobs_completed_ms", "completed_ms"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

@@ -14,6 +14,7 @@ class Vm(Base):
         Index("ix_vms_owner_id_active", "owner_id", "active"),
         Index("ix_vms_host_id_active", "host_id", "active"),
         Index("ix_vms_workspace_id", "workspace_id"),
+        Index("ix_vms_ended_ms", "ended_ms"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
