@@ -98,7 +98,7 @@ async def test_only_processes_of_that_state_are_ended(tmp_path: Path) -> None:
     program.symlink_to(shutil.which("sleep") or "")
     sleeper = "import time; time.sleep(1000)"
     processes = {
-        name: subprocess.Popen(words)
+        name: subprocess.Popen([str(word) for word in words])
         for name, words in {
             "vm": [sys.executable, "-c", sleeper, program, "-name", mine / "vms" / "x"],
             "other": [sys.executable, "-c", sleeper, program, "-name", others / "vms" / "x"],

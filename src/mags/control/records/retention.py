@@ -25,7 +25,7 @@ async def old_jobs(session: AsyncSession, *, ended_before_ms: int, limit: int) -
         .order_by(Job.completed_ms)
         .limit(limit)
     )  # fmt: skip
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: int(row[1] or 0) for row in rows}
 
 
 async def remove_jobs(session: AsyncSession, ids: Collection[str]) -> None:
