@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     )
     acme_email: str = Field(default="", description="Contact that the certificate authority is given.")
     acme_directory: str = Field(default="", description="ACME directory URL of another authority than the default.")
+    acme_root: Path | None = Field(
+        default=None,
+        description="File (PEM) with the root certificate of that authority's server, when it is one of your own.",
+    )
     listen_timeout_s: float = Field(
         default=10.0, gt=0, description="How long a request waits for the program in the VM to listen on its port."
     )

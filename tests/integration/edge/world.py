@@ -47,12 +47,12 @@ class World:
 
     async def start(self, **wishes: Any) -> None:
         wishes.setdefault("activity_interval_s", 0.2)
+        wishes.setdefault("listen_http", f"127.0.0.1:{free_port()}")
         self.settings = Settings(
             nats_url=self.nats_url,
             data_dir=self.folder / "edge",
             machine_id="here",
             edge_id="e1",
-            listen_http=f"127.0.0.1:{free_port()}",
             ssh_port=0,
             **wishes,
         )

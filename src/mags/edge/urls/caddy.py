@@ -145,6 +145,15 @@ def _tls(settings: Settings, ask_port: int) -> Json:
         issuer = {"module": "acme", "email": settings.acme_email}
         if settings.acme_directory:
             issuer["ca"] = settings.acme_directory
+        # The challenges come to our own listeners; Caddy must know them, or it would listen on all addresses as well.
+        (host, http_port), (_, https_port) = split_address(settings.listen_http), split_address(settings.listen_https)
+        issuer["challenges"] = {
+            "bind_host": host,
+            "http": {"alternate_port": http_port},
+            "tls-alpn": {"alternate_port": https_port},
+        }
+        if settings.acme_root is not None:
+            issuer["trusted_roots_pem_files"] = [str(settings.acme_root)]
     return {
         "automation": {
             "on_demand": {"permission": {"module": "http", "endpoint": f"http://127.0.0.1:{ask_port}/ask"}},
