@@ -86,7 +86,7 @@ async def authority(folder: Path, address: str, *, challenge: str) -> AsyncItera
     path.write_text(json.dumps(config))
     resolvers.write_text(f"nameserver {address}\n")
     # Its own setting of resolvers is for challenges by DNS alone.
-    believing = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', resolvers]
+    believing = ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolvers)]
 
     async def ready() -> bool:
         try:

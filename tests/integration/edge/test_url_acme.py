@@ -1,5 +1,5 @@
-"""Certificates of a real authority, over ACME: Caddy's own acme_server, which checks names by HTTP or by TLS as a public
-one does."""
+"""Certificates of a real authority, over ACME: Caddy's own acme_server, which checks names by HTTP or by TLS as a
+public one does."""
 
 from __future__ import annotations
 
