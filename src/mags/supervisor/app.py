@@ -21,7 +21,7 @@ from mags import __version__
 from mags.kit.children import ChildFailed
 from mags.kit.files import write_atomic
 from mags.supervisor import broker, clearing, client_config, ports, programs, status, vms
-from mags.supervisor.config import Settings, inherited_environment, reachable_url
+from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url, split_address
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
 from mags.supervisor.presence import PresenceWatch
@@ -67,18 +67,18 @@ class Supervisor:
             if await clearing.end_programs(self.layout):
                 self._note("ended what a killed `mags up` had left")
             listener = self._take_ports()
-            nats_port, users = await self._start_broker()
-            self._hosts = PresenceWatch(broker.url("supervisor", users, nats_port))
+            nats, users = await self._start_broker()
+            self._hosts = PresenceWatch(broker.url("supervisor", users, nats), self._host_id)
             await self._hosts.start()
             self._stack.push_async_callback(self._hosts.stop)
             token = self._bootstrap_token()
             if self.settings.s3 == "seaweedfs" and "host" in self.settings.programs:
                 await self._start_object_store()
-            await self._start_programs(users, nats_port, listener)
+            await self._start_programs(users, nats, listener)
             if "control" in self.settings.programs:
                 for note in client_config.save(self.api_url, token, environment=inherited_environment()):
                     self._note(note)
-            lock.publish(self._record(nats_port))
+            lock.publish(self._record(nats))
         except BaseException:
             await self.stop()
             raise
@@ -86,7 +86,7 @@ class Supervisor:
     async def put_vms_away(self) -> None:
         """Asleep or ended, before the programs stop."""
         if self._hosts is not None and "host" in self.settings.programs:
-            here = [presence.host_id for presence in self._hosts.hosts]
+            here = [presence.host_id for presence in self._hosts.own]
             await vms.put_away(self._hosts.client, here, note=self._note)
 
     async def stop(self) -> None:
@@ -113,6 +113,13 @@ class Supervisor:
     def presence(self) -> PresenceWatch | None:
         return self._hosts
 
+    @property
+    def _host_id(self) -> str:
+        """What our host program will call itself."""
+        from mags.host.config import Settings as HostSettings
+
+        return HostSettings().host_id
+
     async def _start_object_store(self) -> None:
         from mags.host.storage.seaweedfs import SeaweedFS
 
@@ -125,7 +132,7 @@ class Supervisor:
             "STORAGE_SECRET_KEY": store.secret_key,
         }
 
-    async def _start_programs(self, users: dict[str, str], nats_port: int, listener: socket | None) -> None:
+    async def _start_programs(self, users: dict[str, str], nats: str, listener: socket | None) -> None:
         assert self._hosts is not None
         ready: dict[str, programs.Ready] = {
             "control": partial(programs.answers_http, self.settings.api, "/api/v1/health"),
@@ -137,7 +144,7 @@ class Supervisor:
                 continue
             if not programs.is_installed(name):
                 raise Trouble(f"mags.{name} is not installed: install Mags with the extra [server].")
-            url = broker.url(name, users, nats_port)
+            url = broker.url(name, users, nats)
             environment = programs.environment(name, self.settings, self.layout, url, storage=self._storage)
             descriptors = []
             if name == "control" and listener is not None:
@@ -177,17 +184,20 @@ class Supervisor:
         self.api_url = reachable_url(self.settings.api)
         return listener
 
-    async def _start_broker(self) -> tuple[int, dict[str, str]]:
-        """Its port and the programs' passwords. A free port may be taken before it is ours: then another one."""
+    async def _start_broker(self) -> tuple[str, dict[str, str]]:
+        """Its address and the programs' passwords. A free port may be taken before it is ours: then another one."""
         users = broker.passwords(self.layout.nats_users)
-        for tries_left in reversed(range(BROKER_TRIES)):
-            port = ports.free_port()
-            text = programs.nats_configuration(self.layout, port, users)
+        host, fixed = split_address(self.settings.nats)
+        if fixed:
+            ports.check(self.settings.nats, use="NATS", flag="--nats")
+        for tries_left in reversed(range(1 if fixed else BROKER_TRIES)):
+            address = self.settings.nats if fixed else f"{host}:{ports.free_port(host)}"
+            text = programs.nats_configuration(self.layout, address, users)
             write_atomic(self.layout.nats_config, text.encode(), mode=0o600)
-            child = programs.broker_child(self.layout, port, on_restart=self._restarted)
+            child = programs.broker_child(self.layout, address, on_restart=self._restarted)
             try:
                 await self._run("nats-server", child)
-                return port, users
+                return reachable(address), users
             except ChildFailed:
                 if not tries_left:
                     raise
@@ -202,13 +212,14 @@ class Supervisor:
             write_atomic(path, token.encode() + b"\n", mode=0o600, durable=True)
             return token
 
-    def _record(self, nats_port: int) -> dict[str, object]:
+    def _record(self, nats: str) -> dict[str, object]:
         return {
             "pid": os.getpid(),
             "api_url": self.api_url,
             "apps": self.settings.apps,
             "ssh": self.settings.ssh,
-            "nats_port": nats_port,
+            "nats": nats,
+            "host_id": self._host_id,
             "programs": list(self.settings.programs),
             "s3": self.settings.s3,
             "version": __version__,

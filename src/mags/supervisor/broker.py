@@ -1,4 +1,4 @@
-"""The configuration of our nats-server: loopback only, JetStream, one user for each program with its own subjects."""
+"""The configuration of our nats-server: JetStream, one user for each program with its own subjects."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def passwords(path: Path) -> dict[str, str]:
     return users
 
 
-def url(user: str, users: dict[str, str], port: int) -> str:
+def url(user: str, users: dict[str, str], address: str) -> str:
     """What a program connects to."""
-    return f"nats://{user}:{users[user]}@127.0.0.1:{port}"
+    return f"nats://{user}:{users[user]}@{address}"
 
 
-def configuration(*, port: int, store: Path, users: dict[str, str], server_name: str) -> str:
+def configuration(*, address: str, store: Path, users: dict[str, str], server_name: str) -> str:
     """The text of nats-server's configuration file (its format takes JSON)."""
     config = {
         "server_name": server_name,
-        "listen": f"127.0.0.1:{port}",
+        "listen": address,
         "max_payload": subjects.MAX_PAYLOAD,
         "max_pending": 256 << 20,
         "jetstream": {"store_dir": str(store), "max_memory_store": 64 << 20, "max_file_store": 16 << 30},

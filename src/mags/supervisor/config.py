@@ -26,6 +26,10 @@ class Settings(BaseSettings):
     api: str = Field("127.0.0.1:4280", description="Where the API listens.")
     apps: str = Field("127.0.0.1:4281", description="Where public URLs are served.")
     ssh: str = Field("127.0.0.1:2222", description="Where the SSH gateway listens.")
+    nats: str = Field(
+        "127.0.0.1:0",
+        description="Where NATS listens, for hosts on other machines too; port 0: on any free port.",
+    )
     apps_domain: str = Field("apps.localhost", description="Public URLs are NAME.<this domain>.")
     programs: tuple[Program, ...] = Field(ALL, description="What to start, of control, host and edge (a JSON list).")
     s3: Literal["", "local", "seaweedfs"] = Field(
@@ -34,7 +38,7 @@ class Settings(BaseSettings):
     )  # fmt: skip
     start_timeout_s: float = Field(120.0, gt=0, description="Seconds that a program has to become ready.")
 
-    @field_validator("api", "apps", "ssh")
+    @field_validator("api", "apps", "ssh", "nats")
     @classmethod
     def _address(cls, text: str) -> str:
         split_address(text)
@@ -54,11 +58,16 @@ def split_address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
-def reachable_url(address: str) -> str:
-    """The URL of an address for programs of this machine."""
+def reachable(address: str) -> str:
+    """HOST:PORT of an address for programs of this machine."""
     host, port = split_address(address)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reachable_url(address: str) -> str:
+    """The URL of an address for programs of this machine."""
+    return f"http://{reachable(address)}"
 
 
 def inherited_environment() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """One `mags up` for each data directory: a lock that dies with its holder, and a record of what runs.
 
-run/up.json: {"pid", "api_url", "apps", "ssh", "nats_port", "programs", "s3", "version", "started_at"}
+run/up.json: {"pid", "api_url", "apps", "ssh", "nats", "host_id", "programs", "s3", "version", "started_at"}
 """
 
 from __future__ import annotations

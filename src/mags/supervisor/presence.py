@@ -22,10 +22,10 @@ STORAGE_PATIENCE = 20.0
 
 
 class PresenceWatch:
-    """`latest` of each host, while it is fresh."""
+    """What each host said last, while it is fresh. `own`: the one of this machine's supervisor, among others."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, own: str) -> None:
+        self._url, self._own = url, own
         self._client: Client | None = None
         self._heard: dict[str, tuple[float, Presence]] = {}
         self._first_heard: dict[str, float] = {}
@@ -51,20 +51,24 @@ class PresenceWatch:
         now = asyncio.get_running_loop().time()
         return [presence for at, presence in self._heard.values() if now - at < SILENCE]
 
-    async def first(self, *, timeout: float) -> Presence:
-        """The first host that speaks. TimeoutError after `timeout` seconds."""
+    @property
+    def own(self) -> list[Presence]:
+        """Our own host, if it has spoken."""
+        return [presence for presence in self.hosts if presence.host_id == self._own]
+
+    async def heard(self, *, timeout: float) -> None:
+        """Wait until our own host speaks. TimeoutError after `timeout` seconds."""
         async with asyncio.timeout(timeout):
-            while not self.hosts:
+            while not self.own:
                 await asyncio.sleep(0.05)
-        return self.hosts[0]
 
     async def host_is_new(self) -> bool:
-        """Readiness of a host that was just started: it has spoken since the last time that this was true.
+        """Readiness of our host that was just started: it has spoken since the last time that this was true.
 
         A host whose storage is not well yet is given some seconds more: most often it is just being opened.
         """
         now = asyncio.get_running_loop().time()
-        for presence in self.hosts:
+        for presence in self.own:
             if presence.boot == self._accepted_boot:
                 continue
             if presence.storage in ("", "ok") or now - self._first_heard[presence.boot] > STORAGE_PATIENCE:

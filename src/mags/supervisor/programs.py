@@ -11,19 +11,19 @@ from importlib.util import find_spec
 from mags.kit import programs as installed
 from mags.kit.children import Child
 from mags.supervisor import broker
-from mags.supervisor.config import Settings, inherited_environment, reachable_url, split_address
+from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url, split_address
 from mags.supervisor.layout import Layout
 
 Ready = Callable[[], Awaitable[bool]]
 
 
-def broker_child(layout: Layout, port: int, *, on_restart: Callable[[], None]) -> Child:
+def broker_child(layout: Layout, address: str, *, on_restart: Callable[[], None]) -> Child:
     return Child(
         "nats-server",
         [installed.find("nats-server"), "--config", layout.nats_config],
         log_file=layout.log / "nats.log",
         pid_file=layout.pid_file("nats"),
-        ready=lambda: answers_nats(port),
+        ready=lambda: answers_nats(address),
         on_restart=on_restart,
     )
 
@@ -125,15 +125,15 @@ def is_installed(name: str) -> bool:
     return find_spec(f"mags.{name}.__main__") is not None
 
 
-def nats_configuration(layout: Layout, port: int, users: dict[str, str]) -> str:
-    return broker.configuration(port=port, store=layout.nats, users=users, server_name=f"mags-{layout.id}")
+def nats_configuration(layout: Layout, address: str, users: dict[str, str]) -> str:
+    return broker.configuration(address=address, store=layout.nats, users=users, server_name=f"mags-{layout.id}")
 
 
-async def answers_nats(port: int) -> bool:
+async def answers_nats(address: str) -> bool:
     """Whether a nats-server greets there (its INFO line) with JetStream on."""
     try:
         async with asyncio.timeout(2):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection(*split_address(reachable(address)))
             try:
                 greeting = await reader.readline()
             finally:
@@ -146,8 +146,7 @@ async def answers_nats(port: int) -> bool:
 
 async def answers_http(address: str, target: str) -> bool:
     """Whether GET `target` there is answered with 200."""
-    host, port = split_address(address)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host, port = split_address(reachable(address))
     try:
         async with asyncio.timeout(3):
             reader, writer = await asyncio.open_connection(host, port)
@@ -165,11 +164,9 @@ async def answers_http(address: str, target: str) -> bool:
 
 async def accepts(address: str) -> bool:
     """Whether somebody takes connections there."""
-    host, port = split_address(address)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     try:
         async with asyncio.timeout(5):
-            _, writer = await asyncio.open_connection(host, port)
+            _, writer = await asyncio.open_connection(*split_address(reachable(address)))
             writer.close()
             await writer.wait_closed()
         return True

@@ -40,12 +40,14 @@ async def ask_local_host(data_dir: Path, verb: str, wish: m.Value, kind: type[T]
     record = read_record(layout)
     if record is None:
         raise NotUp(f"Mags is not up (in {data_dir}). Start it with `mags up`.")
-    watch = PresenceWatch(broker.url("supervisor", broker.passwords(layout.nats_users), int(record["nats_port"])))
+    host_id = str(record["host_id"])
+    url = broker.url("supervisor", broker.passwords(layout.nats_users), str(record["nats"]))
+    watch = PresenceWatch(url, host_id)
     await watch.start()
     try:
-        host_id = (await watch.first(timeout=10)).host_id
+        await watch.heard(timeout=10)
         return await ask(watch.client, host_id, verb, wish, kind, timeout=timeout)
     except TimeoutError as error:
-        raise Problem("unavailable", "No host has spoken for 10 s. See `mags pool`.") from error
+        raise Problem("unavailable", "The host has not spoken for 10 s. See `mags pool`.") from error
     finally:
         await watch.stop()

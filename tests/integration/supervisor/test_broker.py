@@ -32,7 +32,7 @@ class World:
         self.refused: list[str] = []
 
     def url(self, user: str) -> str:
-        return broker.url(user, self.users, self.port)
+        return broker.url(user, self.users, f"127.0.0.1:{self.port}")
 
     async def login(self, user: str) -> Client:
         async def on_error(error: Exception) -> None:
@@ -49,8 +49,8 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     layout, port = Layout(tmp_path), free_port()
     layout.make()
     made = World(port, broker.passwords(layout.nats_users))
-    layout.nats_config.write_text(programs.nats_configuration(layout, port, made.users))
-    child = programs.broker_child(layout, port, on_restart=lambda: None)
+    layout.nats_config.write_text(programs.nats_configuration(layout, f"127.0.0.1:{port}", made.users))
+    child = programs.broker_child(layout, f"127.0.0.1:{port}", on_restart=lambda: None)
     await child.start()
     try:
         yield made
@@ -187,12 +187,15 @@ async def test_vms_that_are_to_stay_sleep_and_others_end(world: World) -> None:
 
 async def test_a_host_that_was_started_again_is_new_once(world: World) -> None:
     client = await world.login("host")
-    watch = PresenceWatch(world.url("supervisor"))
+    watch = PresenceWatch(world.url("supervisor"), "h")
     await watch.start()
     try:
         assert not await watch.host_is_new()
         await client.publish(subjects.presence("h"), m.encode(_presence("first", storage="It is being opened.")))
-        assert (await watch.first(timeout=PATIENCE)).boot == "first"
+        await watch.heard(timeout=PATIENCE)
+        other = _presence("other")
+        other.host_id = "of another machine"
+        await client.publish(subjects.presence("x"), m.encode(other))
         assert not await watch.host_is_new()
         for boot in ("first", "second"):
             await client.publish(subjects.presence("h"), m.encode(_presence(boot)))
@@ -201,7 +204,8 @@ async def test_a_host_that_was_started_again_is_new_once(world: World) -> None:
                 while not await watch.host_is_new():
                     await asyncio.sleep(0.01)
             assert not await watch.host_is_new()
-        assert (await watch.first(timeout=PATIENCE)).boot == "second"
+        assert [one.boot for one in watch.own] == ["second"]
+        assert {one.boot for one in watch.hosts} == {"second", "other"}
     finally:
         await watch.stop()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.installation import MAGS, Installation
+from tests.kit.installation import MAGS, Installation, free_port
 
 pytestmark = pytest.mark.timeout(180)
 DEADLINE = 90.0
@@ -154,3 +154,15 @@ def _commands() -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_nats_listens_where_hosts_of_other_machines_reach_it() -> None:
+    port = free_port()
+    with Installation(environment={"MAGS_UP_NATS": f"0.0.0.0:{port}"}, flags=("--programs", "control")) as mags:
+        record = json.loads((mags.data / "run" / "up.json").read_text())
+        assert record["nats"] == f"127.0.0.1:{port}"
+        with socket.create_connection(("127.0.0.2", port), timeout=DEADLINE) as line:
+            assert line.recv(5) == b"INFO "
+        taken = Installation(flags=("--programs", "control", "--nats", f"0.0.0.0:{port}"))
+        with pytest.raises(AssertionError, match=f"Port {port} \\(NATS\\) is taken"):
+            taken.__enter__()

@@ -85,9 +85,8 @@ def test_passwords_stay_and_are_nobodys_business(tmp_path: Path) -> None:
 
 
 def test_each_program_may_speak_on_its_own_subjects_only(tmp_path: Path) -> None:
-    config = json.loads(
-        broker.configuration(port=1, store=tmp_path, users=dict.fromkeys(broker.USERS, "p"), server_name="x")
-    )
+    users = dict.fromkeys(broker.USERS, "p")
+    config = json.loads(broker.configuration(address="127.0.0.1:1", store=tmp_path, users=users, server_name="x"))
     allowed = {user["user"]: user["permissions"]["publish"]["allow"] for user in config["authorization"]["users"]}
     assert config["listen"] == "127.0.0.1:1" and config["max_payload"] == subjects.MAX_PAYLOAD
     assert not any(subject.startswith("mags.host") for subject in allowed["host"])

@@ -25,6 +25,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--api", metavar="HOST:PORT", help="where the API listens (default 127.0.0.1:4280)")
     add("--apps", metavar="HOST:PORT", help="where public URLs are served (default 127.0.0.1:4281)")
     add("--ssh", metavar="HOST:PORT", help="where the SSH gateway listens (default 127.0.0.1:2222)")
+    add("--nats", metavar="HOST:PORT", help="where NATS listens, for hosts on other machines (default: loopback)")
     add("--apps-domain", metavar="DOMAIN", help="public URLs are NAME.DOMAIN (default apps.localhost)")
     add(
         "--s3",
@@ -49,7 +50,7 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
 
     from mags.supervisor.config import Settings
 
-    names = ("data_dir", "api", "apps", "ssh", "apps_domain", "s3", "programs")
+    names = ("data_dir", "api", "apps", "ssh", "nats", "apps_domain", "s3", "programs")
     given: dict[str, Any] = {name: getattr(arguments, name, None) for name in names}
     if given["programs"] is not None:
         given["programs"] = tuple(word.strip() for word in given["programs"].split(",") if word.strip())

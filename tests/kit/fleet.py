@@ -1,0 +1,170 @@
+"""Several hosts under one control, on this machine: each host a program with a data directory and a network of its own.
+
+    with Fleet(meta_url, weed) as fleet:
+        a, b = fleet.host("a"), fleet.host("b")
+        fleet.mags.cli("run", "-w", "p", "echo hi")
+
+Control, edge and NATS are `mags up --programs control,edge`. Workspaces are in S3, their metadata in PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from mags.host import remains
+from mags.host.storage.seaweedfs import SeaweedFS
+from tests.kit.installation import Installation
+from tests.kit.postgres import postgres
+
+PATIENCE_S = 120.0
+
+
+def until(condition: Callable[[], object], words: str, *, timeout: float = PATIENCE_S) -> None:
+    """Wait for something that a user of Mags can see."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {words}"
+        time.sleep(0.1)
+
+
+@contextmanager
+def seaweedfs(directory: Path) -> Iterator[SeaweedFS]:
+    """An object store, for tests without an event loop."""
+    with asyncio.Runner() as runner:
+        store = SeaweedFS(directory)
+        runner.run(store.start())
+        try:
+            yield store
+        finally:
+            runner.run(store.stop())
+
+
+@contextmanager
+def metadata() -> Iterator[str]:
+    """A metadata engine: the URL that JuiceFS takes."""
+    with postgres() as url:
+        parts = urlsplit(url)
+        yield f"postgres://{parts.netloc}{parts.path}?sslmode=disable"
+
+
+class HostProgram:
+    """`python -m mags.host`, as on a machine of its own."""
+
+    def __init__(self, host_id: str, data: Path, environment: dict[str, str]) -> None:
+        self.host_id, self.data = host_id, data
+        self.runtime = data / "net"
+        self.environment = {
+            **environment,
+            "MAGS_HOST_HOST_ID": host_id,
+            "MAGS_HOST_DATA_DIR": str(data),
+            "MAGS_HOST_RUNTIME_DIR": str(self.runtime),
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.log = data / "host.log"
+        self._program: subprocess.Popen[bytes] | None = None
+        data.mkdir(exist_ok=True)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._program = subprocess.Popen(
+                [sys.executable, "-m", "mags.host"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _send(self, number: int) -> None:
+        assert self._program is not None
+        self._program.send_signal(number)
+
+    def freeze(self) -> None:
+        """The program hears and says nothing more; its VMs run on."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def end(self, number: int = signal.SIGTERM) -> None:
+        """The program ends; its VMs run on."""
+        if self._program is not None and self._program.poll() is None:
+            self._send(number)
+            self.thaw()
+            self._program.wait(timeout=PATIENCE_S)
+
+    def vms(self) -> list[int]:
+        """Pids of its hypervisors."""
+        return remains.hypervisors(self.data / "host")
+
+    def perish(self) -> None:
+        """As a machine that loses its power: the program, its VMs and its mounts are gone, its disk is not."""
+        self.end(signal.SIGKILL)
+        for pid in self.vms():
+            os.kill(pid, signal.SIGKILL)
+        asyncio.run(remains.clear(self.data / "host", self.runtime))
+
+
+class Fleet:
+    """`environment` is added to that of the hosts."""
+
+    def __init__(self, meta_url: str, store: SeaweedFS, *, environment: dict[str, str] | None = None) -> None:
+        self.mags = Installation(environment={"MAGS_CONTROL_HOST_LOST_S": "6"}, flags=("--programs", "control,edge"))
+        self.hosts: dict[str, HostProgram] = {}
+        self._storage = {
+            "MAGS_HOST_STORAGE_KIND": "s3",
+            "MAGS_HOST_STORAGE_META_URL": meta_url,
+            "MAGS_HOST_STORAGE_ENDPOINT": store.endpoint,
+            "MAGS_HOST_STORAGE_BUCKET": "fleet",
+            "MAGS_HOST_STORAGE_ACCESS_KEY": store.access_key,
+            "MAGS_HOST_STORAGE_SECRET_KEY": store.secret_key,
+            "MAGS_HOST_POOL_TARGET": "0",
+            **(environment or {}),
+        }
+
+    def __enter__(self) -> Fleet:
+        self.mags.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            for host in self.hosts.values():
+                if kind is not None:
+                    print(f"--- {host.host_id}\n{host.log.read_text(errors='replace')[-6000:]}")
+                host.perish()
+                shutil.rmtree(host.data, ignore_errors=True)
+        finally:
+            self.mags.__exit__(kind, error, trace)
+
+    def host(self, host_id: str) -> HostProgram:
+        """A host that has joined, started if it is new."""
+        if host_id not in self.hosts:
+            record = json.loads((self.mags.data / "run" / "up.json").read_text())
+            password = json.loads((self.mags.data / "nats-users.json").read_text())["host"]
+            url = f"nats://host:{password}@{record['nats']}"
+            environment = {**self.mags.environment, **self._storage, "MAGS_HOST_NATS_URL": url}
+            self.hosts[host_id] = HostProgram(host_id, self.mags.folder / host_id, environment)
+            self.hosts[host_id].start()
+        until(lambda: self.view(host_id, "storage") == "ok", f"{host_id} has joined, with its storage")
+        return self.hosts[host_id]
+
+    def view(self, host_id: str, field: str) -> object:
+        """What `mags pool` says of a host; None when it was never heard of."""
+        for host in self.mags.json("pool")["hosts"]:
+            if host["host_id"] == host_id and host["status"] == "live":
+                return host[field]
+        return None
