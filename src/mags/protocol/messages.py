@@ -121,6 +121,15 @@ class Started(Value):
     """Unix time in milliseconds at which the script started."""
 
 
+class Adjust(Value):
+    """None leaves a thing as it is."""
+
+    vm_id: str
+    idle_timeout_s: int | None = None
+    no_sleep: bool | None = None
+    startup_command: str | None = None
+
+
 class Run(Value):
     """Repeatable: a second run of the same job in the same VM answers as the first did."""
 
@@ -128,6 +137,8 @@ class Run(Value):
     script: Script
     keep: Keep | None = None
     """`stay`: from now on the VM stays (a persistent job has joined it). None leaves it as it is."""
+    adjust: Adjust | None = None
+    """What such a job wishes of the VM."""
 
 
 class Cancel(Value):
@@ -228,15 +239,6 @@ class FileEntry(Value):
 
 class FilesResult(Value):
     entries: list[FileEntry] = []
-
-
-class Adjust(Value):
-    """None leaves a thing as it is."""
-
-    vm_id: str
-    idle_timeout_s: int | None = None
-    no_sleep: bool | None = None
-    startup_command: str | None = None
 
 
 class Resize(Value):

@@ -67,6 +67,12 @@ async def test_a_command_gets_words_environment_and_stdin(mags: Installation) ->
     assert body["stdout"] == "in red big\n"
 
 
+async def test_an_unknown_field_of_a_command_is_named(mags: Installation) -> None:
+    await sandbox(mags, "exec-fields")
+    answer = await mags.api.post("/mags-jobs/exec-fields/exec", json={"command": "true", "cwd": "/tmp"})
+    assert answer.json()["exit_code"] == 0 and "cwd" in answer.json()["warnings"][0]
+
+
 async def test_a_command_that_takes_too_long_answers_124(mags: Installation) -> None:
     await sandbox(mags, "exec-3")
     assert (await run(mags, "exec-3", "sleep 60", timeout=0.3))["exit_code"] == 124

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mags.protocol.errors import Problem
 from tests.integration.control.conftest import Installation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -132,9 +133,30 @@ async def test_a_job_can_be_renamed_and_tuned(mags: Installation) -> None:
     assert "colour" in body["warnings"][0]
     adjust = next(wish for verb, wish in reversed(host.calls) if verb == "adjust")
     assert (adjust.no_sleep, adjust.startup_command, adjust.idle_timeout_s) == (True, "echo up", 60)
+    host.refuse["adjust"] = Problem("unavailable", "Not now.")
+    try:
+        assert (await mags.api.patch(f"/mags-jobs/{request_id}", json={"no_sleep": False})).status_code == 503
+    finally:
+        host.refuse.clear()
+    assert (await mags.status(request_id))["no_sleep"] is True, "recorded is what the host has heard"
     over = await mags.run("true", name="over")
     assert (await mags.api.patch("/mags-jobs/over", json={"startup_command": "x"})).status_code == 409
     assert over["status"] == "completed"
+
+
+async def test_a_persistent_job_that_joins_a_vm_brings_its_wishes(mags: Installation) -> None:
+    host = await mags.host(storage="ok")
+    await mags.run("true", workspace_id="joined", no_sync=True)
+    wish = {"persistent": True, "no_sleep": True, "startup_command": "echo up", "idle_timeout": 77}
+    request_id = await mags.submit("true", workspace_id="joined", no_sync=True, **wish)
+    await mags.reaches(request_id, "running")
+    run = next(wish for verb, wish in reversed(host.calls) if verb == "run")
+    assert run.keep == "stay"
+    assert (run.adjust.no_sleep, run.adjust.startup_command, run.adjust.idle_timeout_s) == (True, "echo up", 77)
+    await mags.run("true", workspace_id="joined", no_sync=True)
+    run = next(wish for verb, wish in reversed(host.calls) if verb == "run")
+    assert (run.keep, run.adjust) == (None, None)
+    await mags.api.post(f"/mags-jobs/{request_id}/stop")
 
 
 async def test_an_idempotency_key_makes_one_job(mags: Installation) -> None:

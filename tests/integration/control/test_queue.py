@@ -113,6 +113,16 @@ async def test_more_jobs_than_may_wait_are_refused(tmp_path: Path) -> None:
         assert answer.headers["retry-after"] == "5"
 
 
+async def test_a_run_in_a_vm_that_is_there_needs_no_room_for_another(tmp_path: Path) -> None:
+    async with alone(tmp_path, max_vms=1) as mags:
+        await mags.host("h-one")
+        first = await mags.run("true", workspace_id="w", no_sync=True)
+        answer = await mags.api.post("/mags-jobs", json={"script": "true"})
+        assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+        again = await mags.run("true", workspace_id="w", no_sync=True)
+        assert again["status"] == "completed" and again["vm_id"] == first["vm_id"]
+
+
 async def test_a_job_that_no_host_takes_ends_at_last(tmp_path: Path) -> None:
     async with alone(tmp_path, queue_timeout_s=0.5) as mags:
         host = await mags.host("h-never")

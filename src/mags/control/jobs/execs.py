@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mags.control.http import with_warnings
 from mags.control.jobs.schemas import ExecRequest
 from mags.control.lifecycles.reaching import reach
 from mags.control.lifecycles.world import World
@@ -33,10 +34,11 @@ async def run_command(world: World, caller: Caller, reference: str, request: Exe
         ExecResult,
         timeout=timeout + SLACK,
     )
-    return {
+    answer = {
         "exit_code": 124 if result.timed_out else result.exit_code,
         "stdout": result.stdout.decode(errors="replace"),
         "stderr": result.stderr.decode(errors="replace"),
         "duration_ms": result.duration_ms,
         "truncated": result.truncated,
     }
+    return with_warnings(answer, request)

@@ -23,11 +23,13 @@ from mags.control.models import Job, Vm
 from mags.control.records import jobs
 from mags.control.records.accounts import Caller
 from mags.control.records.idempotency import Earlier, Once, exactly_once
+from mags.hostclient import HostState
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Adjust, Done, VmRequest
 from mags.protocol.states import FINAL_JOB_STATUSES
 
 POWER_TIMEOUT = 300.0
+ADJUST_TIMEOUT = 30.0
 
 
 async def create(world: World, caller: Caller, request: JobRequest, once: Once | None) -> Earlier:
@@ -96,37 +98,48 @@ async def page(
 
 
 async def change(world: World, caller: Caller, reference: str, request: JobChange) -> dict[str, Any]:
-    """Record the change, then tell the host of a VM that is up. Only open persistent jobs have such settings."""
-    async with world.db.write() as session:
+    """Tell the host of a VM that is up, then record the change: what was refused, or not heard, is not recorded."""
+    tuning = request.no_sleep is not None or request.startup_command is not None or request.idle_timeout is not None
+    async with world.db.read() as session:
         job, vm = await jobs.get_with_vm(session, caller.user_id, reference)
+    if tuning:
+        _check_tunable(job, request)
+        if vm is not None and vm.active and vm.started:
+            await _tell_host(world, vm, request)
+    async with world.db.write() as session:
+        job, vm = await jobs.get_with_vm(session, caller.user_id, job.id)
         if request.name is not None:
             job.name = request.name
-        tuning = request.no_sleep is not None or request.startup_command is not None or request.idle_timeout is not None
         if tuning:
+            _check_tunable(job, request)
             _tune(job, vm, request)
-    if tuning and vm is not None and vm.active and vm.started and vm.host_id is not None:
-        await world.client.request(
-            vm.host_id,
-            "adjust",
-            Adjust(
-                vm_id=vm.id,
-                idle_timeout_s=request.idle_timeout,
-                no_sleep=request.no_sleep,
-                startup_command=request.startup_command,
-            ),
-            Done,
-            timeout=30,
-        )
     return with_warnings(full_view(job, vm, world.settings, _retention(world, vm)), request)
 
 
-def _tune(job: Job, vm: Vm | None, request: JobChange) -> None:
+async def _tell_host(world: World, vm: Vm, request: JobChange) -> None:
+    """Nobody, when the host is lost: the VM comes up elsewhere as the records say."""
+    if vm.host_id is None or world.hosts.state(vm.host_id) is HostState.LOST:
+        return
+    wish = Adjust(
+        vm_id=vm.id,
+        idle_timeout_s=request.idle_timeout,
+        no_sleep=request.no_sleep,
+        startup_command=request.startup_command,
+    )
+    await world.client.request(vm.host_id, "adjust", wish, Done, timeout=ADJUST_TIMEOUT)
+
+
+def _check_tunable(job: Job, request: JobChange) -> None:
+    """Only open persistent jobs have such settings."""
     if not job.persistent:
         if request.no_sleep:
             raise Problem("invalid", "no_sleep requires a persistent job.", fields={"no_sleep": "not persistent"})
         raise Problem("conflict", f"{job.name!r} is not persistent, so it has no such settings.")
     if job.status in FINAL_JOB_STATUSES:
         raise Problem("conflict", f"{job.name!r} is {job.status}; run it again to change how it runs.")
+
+
+def _tune(job: Job, vm: Vm | None, request: JobChange) -> None:
     if request.no_sleep is not None:
         job.no_sleep = request.no_sleep
     if request.startup_command is not None:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.models import File, Job, Vm, Workspace
 from mags.protocol.errors import Problem
-from mags.protocol.messages import Attachment, FileReference, Keep, Run, Script, Start, VmSpec
+from mags.protocol.messages import Adjust, Attachment, FileReference, Keep, Run, Script, Start, VmSpec
 
 KEEPS: dict[str, Keep] = {"job": "job", "park": "park", "stay": "stay"}
 
@@ -34,7 +34,16 @@ async def start_request(session: AsyncSession, job: Job, vm: Vm) -> Start:
 
 
 async def run_request(session: AsyncSession, job: Job, vm: Vm) -> Run:
-    return Run(vm_id=vm.id, script=await _script(session, job), keep="stay" if job.persistent else None)
+    run = Run(vm_id=vm.id, script=await _script(session, job))
+    if job.persistent:
+        run.keep = "stay"
+        run.adjust = Adjust(
+            vm_id=vm.id,
+            idle_timeout_s=vm.idle_timeout_s,
+            no_sleep=job.no_sleep or None,
+            startup_command=job.startup_command,
+        )
+    return run
 
 
 async def _script(session: AsyncSession, job: Job) -> Script:

@@ -38,7 +38,10 @@ class Submitted:
 
 async def submit(world: World, session: AsyncSession, caller: Caller, wish: JobWish) -> Submitted:
     """Record it. Problem when it may not be; nothing is kept then. Follow with `launch.launch` after the commit."""
-    await _check_quota(world, session, caller, wish)
+    _check_size(world, caller, wish)
+    have = await footprint(session, caller.user_id)
+    if have.pending >= world.settings.max_pending:
+        raise Problem("rate_limited", f"{have.pending} of your jobs are waiting already; try again.", retry_after=5)
     await _check_files(session, caller, wish)
     synced = (wish.workspace is not None and not wish.no_sync) or wish.base_workspace is not None
     base = await _base(session, caller, wish)
@@ -58,6 +61,9 @@ async def submit(world: World, session: AsyncSession, caller: Caller, wish: JobW
         vm_id = await _join(session, workspace, wish)
         if vm_id is not None:
             return await _record_job(session, caller, wish, vm_id, new_id())
+    max_vms = caller.max_vms or world.settings.max_vms
+    if have.vms >= max_vms:
+        raise Problem("rate_limited", f"You have {have.vms} VMs, the most allowed; stop one.", retry_after=10)
     if synced and (trouble := storage_trouble(world)) is not None:
         raise errors.no_storage(trouble)
     choice = await place(world, session, Need(memory_mb=wish.memory_mb, image=image, storage=synced))
@@ -78,7 +84,7 @@ async def submit(world: World, session: AsyncSession, caller: Caller, wish: JobW
     return await _record_job(session, caller, wish, vm.id, job_id)
 
 
-async def _check_quota(world: World, session: AsyncSession, caller: Caller, wish: JobWish) -> None:
+def _check_size(world: World, caller: Caller, wish: JobWish) -> None:
     settings = world.settings
     max_vcpus = caller.max_vcpus or settings.max_vcpus
     if wish.vcpus > max_vcpus:
@@ -86,12 +92,6 @@ async def _check_quota(world: World, session: AsyncSession, caller: Caller, wish
     max_memory = caller.max_memory_mb or settings.max_memory_mb
     if wish.memory_mb > max_memory:
         raise errors.invalid("memory_mb", f"At most {max_memory} are allowed for you.")
-    have = await footprint(session, caller.user_id)
-    if have.pending >= settings.max_pending:
-        raise Problem("rate_limited", f"{have.pending} of your jobs are waiting already; try again.", retry_after=5)
-    max_vms = caller.max_vms or settings.max_vms
-    if have.vms >= max_vms:
-        raise Problem("rate_limited", f"You have {have.vms} VMs, the most allowed; stop one.", retry_after=10)
 
 
 async def _check_files(session: AsyncSession, caller: Caller, wish: JobWish) -> None:
@@ -146,6 +146,7 @@ async def _join(session: AsyncSession, workspace: Workspace, wish: JobWish) -> s
         vm.keep = "stay"
         vm.no_sleep = vm.no_sleep or wish.no_sleep
         vm.startup_command = wish.startup_command or vm.startup_command
+        vm.idle_timeout_s = wish.idle_timeout_s or vm.idle_timeout_s
     return vm.id
 
 

@@ -106,7 +106,10 @@ class Requests:
 
     async def _run(self, data: bytes) -> m.Value:
         wish = m.decode(data, m.Run)
-        return await self._fleet.get(wish.vm_id).run(wish.script, keep=wish.keep)
+        machine = self._fleet.get(wish.vm_id)
+        if wish.adjust is not None:
+            machine.adjust(wish.adjust)
+        return await machine.run(wish.script, keep=wish.keep)
 
     async def _cancel(self, data: bytes) -> m.Value:
         wish = m.decode(data, m.Cancel)
