@@ -9,12 +9,12 @@ import pytest
 
 from mags.host.storage import layout
 from mags.host.storage.attached import Attached
+from mags.host.storage.collector import LEASE_LIFE
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import GenerationMissing, StaleEpoch, StorageError
 from mags.host.storage.layout import GIB
 from mags.host.storage.s3 import S3
-from mags.host.storage.workspaces import LEASE_LIFE
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment
 from tests.integration.storage.volumes import OpenEngine, bucket_of
@@ -222,14 +222,14 @@ async def test_leases_of_dead_hosts_end_after_a_day_of_standing_still(place: Pat
     generations = engine.workspaces.of(workspace)
     for vm_id in (dead, alive):
         generations.lease(layout.Lease(vm_id=vm_id, host_id="other"))
-    (generations.directory / layout.draft_name(dead)).touch()
+    (generations.directory / layout.draft_name(dead, "0")).touch()
     await engine.workspaces.collect(now=0)
     generations.lease(layout.Lease(vm_id=alive, host_id="other", beat=1))
     await engine.workspaces.collect(now=LEASE_LIFE)
     assert set(generations.leases()) == {mine.vm_id, dead, alive}
     await engine.workspaces.collect(now=LEASE_LIFE + 1)
     assert set(generations.leases()) == {mine.vm_id, alive}
-    assert not (generations.directory / layout.draft_name(dead)).exists()
+    assert not (generations.directory / layout.draft_name(dead, "0")).exists()
     await engine.workspaces.beat()
     assert generations.leases()[mine.vm_id].beat == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Protocol, TypeVar
 
 from mags.host.storage.errors import StaleEpoch, StorageError
 from mags.host.storage.generations import Generations
-from mags.host.storage.layout import GIB, Lease
+from mags.host.storage.layout import Lease
 from mags.host.storage.threads import TIMEOUT
+from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment
 
 T = TypeVar("T")
+
+REACH_TIMEOUT = 10.0
 
 
 class Holder(Protocol):
@@ -34,17 +38,19 @@ class Attached:
         generations: Generations,
         lease: Lease,
         image: Path,
+        size: int,
         jfs: Path,
     ) -> None:
         self.attachment, self.vm_id = attachment, lease.vm_id
         self.image = image
         """The raw image that the VM's own overlay lies over. Never written."""
-        self.size = max(attachment.disk_gb * GIB, image.stat().st_size)
+        self.size = size
         """Bytes of the VM's disk."""
         self.jfs = jfs
         """The directory that the guest sees as /jfs."""
         self.lease = lease
         self.generations, self._holder = generations, holder
+        self._writing, self._ended = threading.Lock(), False
 
     @property
     def generation(self) -> int:
@@ -54,6 +60,20 @@ class Attached:
     async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
         """Do file work on the volume in a thread: see `Workspaces.work`."""
         return await self._holder.work(work, timeout=timeout)
+
+    async def reach(self) -> None:
+        """StorageUnavailable if the volume does not answer now.
+
+        To be asked before the hypervisor is: it looks at the image itself (fstat), and would hang, and the guest with
+        it. What the kernel hears now it does not ask again for a second.
+        """
+
+        def look() -> None:
+            # A name that no cache can know: the answer comes from the metadata engine.
+            (self.image.parent / f".probe-{new_id()}").exists()
+            self.image.stat()
+
+        await self.work(look, timeout=REACH_TIMEOUT)
 
     async def begin(self, size: int, *, anew: bool = False) -> Path:
         """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes.
@@ -77,9 +97,27 @@ class Attached:
     def _publish(self, draft: Path) -> int:
         self._check_epoch()
         number = self.generations.publish(draft, above=self.lease.parent)
-        self.lease.parent = number
-        self.generations.lease(self.lease)
+        with self._writing:
+            self.lease.parent = number
+            self._write_lease()
         return number
+
+    def beat(self) -> None:
+        """Say that the VM lives. Blocks."""
+        with self._writing:
+            self.lease.beat += 1
+            self._write_lease()
+
+    def end(self) -> None:
+        """The VM needs nothing any more. Blocks."""
+        with self._writing:
+            self._ended = True
+            self.generations.end_lease(self.vm_id)
+
+    def _write_lease(self) -> None:
+        """Only under the lock: an older lease must never come after a newer one, nor any after the last."""
+        if not self._ended:
+            self.generations.lease(self.lease)
 
     async def used_bytes(self) -> int:
         """Bytes in use in the newest generation's file system."""
@@ -95,6 +133,7 @@ class Attached:
         manifest = self.generations.manifest()
         if manifest is not None and manifest.epoch <= self.attachment.epoch and manifest.generation < number:
             before, manifest.generation = manifest.generation, number
+            manifest.epoch = self.attachment.epoch
             manifest.synced_ms = int(time.time() * 1000)
             manifest.size_bytes = self.generations.used_bytes(number)
             manifest.disk_gb = max(manifest.disk_gb, self.attachment.disk_gb)

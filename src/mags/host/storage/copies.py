@@ -34,7 +34,7 @@ def clone(source: Path, target: int) -> None:
                 _copy_data(descriptor, target, done, size)
                 return
             if moved == 0:
-                return
+                raise OSError(errno.EIO, "the image is shorter than it was", str(source))
             done += moved
     finally:
         os.close(descriptor)
@@ -63,7 +63,7 @@ def _copy_data(source: int, target: int, start: int, size: int) -> None:
         while start < end:
             data = os.pread(source, min(CHUNK, end - start), start)
             if not data:
-                return
+                raise OSError(errno.EIO, "the image is shorter than it was")
             if data.count(0) != len(data):
                 write_all(target, data, start)
             start += len(data)

@@ -3,22 +3,30 @@
     begin -> draft -> (written, synced to the store) -> publish -> generation -> drop -> gone
 
 A generation is dropped in two steps, so that a VM that takes its lease at the same moment either sees the image or
-is seen: it is renamed, leases are read again, and it comes back if one holds it.
+is seen: it is renamed, leases are read again, and it comes back if one holds it. So is a workspace: it is marked, then
+leases are read, and it leaves in one rename; who takes a lease looks for the mark afterwards. A crash in the middle
+never leaves half a workspace that looks like a whole one.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from mags.host.storage import copies, layout, superblock
-from mags.host.storage.errors import GenerationMissing
+from mags.host.storage.errors import GenerationMissing, StorageUnavailable
 from mags.host.storage.layout import Lease, Manifest
 from mags.kit.files import write_atomic
+from mags.protocol.ids import is_id
+
+T = TypeVar("T")
 
 
 class Generations:
@@ -42,11 +50,14 @@ class Generations:
     def path(self, number: int) -> Path:
         """The image of a generation; GenerationMissing if it is not there."""
         path = self.directory / layout.generation_name(number)
-        if not path.exists():
+        try:
+            # The kernel may still have a name that another host has removed; opening asks the metadata engine.
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
             raise GenerationMissing(
                 f"Generation {number} of workspace {self.directory.name} is not on this volume: is the host's "
                 "metadata engine the one that wrote it?"
-            )
+            ) from None
         return path
 
     def numbers(self) -> list[int]:
@@ -54,9 +65,9 @@ class Generations:
         return sorted(n for name in self._names() if (n := layout.generation_number(name)) is not None)
 
     def begin(self, vm_id: str, parent: Path, size: int) -> Path:
-        """A draft with the bytes of `parent`, `size` bytes long (never shorter). A leftover of the VM's is replaced."""
-        path = self.directory / layout.draft_name(vm_id)
-        path.unlink(missing_ok=True)
+        """A draft with the bytes of `parent`, `size` bytes long (never shorter). Leftovers of the VM's are removed."""
+        self._remove_drafts(vm_id)
+        path = self.new_draft(vm_id)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             copies.clone(parent, descriptor)
@@ -68,6 +79,15 @@ class Generations:
         finally:
             os.close(descriptor)
         return path
+
+    def new_draft(self, vm_id: str) -> Path:
+        """A name for one."""
+        return self.directory / layout.draft_name(vm_id, secrets.token_hex(4))
+
+    def _remove_drafts(self, vm_id: str) -> None:
+        for name in self._names():
+            if layout.draft_vm(name) == vm_id:
+                (self.directory / name).unlink(missing_ok=True)
 
     def publish(self, draft: Path, *, above: int) -> int:
         """Make a draft, whose bytes are in the store already, the next generation; its number (> `above`)."""
@@ -114,7 +134,7 @@ class Generations:
         write_atomic(self.directory / layout.lease_name(lease.vm_id), msgspec.json.encode(lease), durable=True)
 
     def leases(self) -> dict[str, Lease]:
-        """All leases by VM. One that can't be read counts as holding everything, so it raises."""
+        """All leases by VM. One that can't be read counts as holding everything: StorageUnavailable."""
         found = {}
         for name in self._names():
             if (vm_id := layout.lease_vm(name)) is not None:
@@ -124,15 +144,12 @@ class Generations:
         return found
 
     def read_lease(self, vm_id: str) -> Lease | None:
-        try:
-            return msgspec.json.decode((self.directory / layout.lease_name(vm_id)).read_bytes(), type=Lease)
-        except FileNotFoundError:
-            return None
+        return _read(self.directory / layout.lease_name(vm_id), Lease)
 
     def end_lease(self, vm_id: str) -> None:
-        """Forget a VM: its lease and its draft. Idempotent."""
-        for name in (layout.draft_name(vm_id), layout.lease_name(vm_id)):
-            (self.directory / name).unlink(missing_ok=True)
+        """Forget a VM: its lease and its drafts. Idempotent."""
+        self._remove_drafts(vm_id)
+        (self.directory / layout.lease_name(vm_id)).unlink(missing_ok=True)
 
     def _leased(self) -> set[int]:
         return {number for lease in self.leases().values() for number in (lease.base, lease.parent)}
@@ -140,10 +157,7 @@ class Generations:
     # --- the manifest
 
     def manifest(self) -> Manifest | None:
-        try:
-            return msgspec.json.decode((self.directory / layout.MANIFEST).read_bytes(), type=Manifest)
-        except FileNotFoundError:
-            return None
+        return _read(self.directory / layout.MANIFEST, Manifest)
 
     def write_manifest(self, manifest: Manifest) -> None:
         write_atomic(self.directory / layout.MANIFEST, msgspec.json.encode(manifest), mode=0o600, durable=True)
@@ -159,24 +173,37 @@ class Generations:
 
     def sweep(self) -> None:
         """Finish what a crash left half done: drafts without a lease, images on their way out."""
-        leased, vms = self._leased(), set(self.leases())
-        for name in self._names():
+        names = self._names()
+        # In this order: a VM has its lease before its draft, and drops nothing that a lease holds.
+        leases = self.leases()
+        leased = {number for lease in leases.values() for number in (lease.base, lease.parent)}
+        for name in names:
             path = self.directory / name
-            if (vm_id := layout.draft_vm(name)) is not None and vm_id not in vms:
+            if (vm_id := layout.draft_vm(name)) is not None and vm_id not in leases:
                 path.unlink(missing_ok=True)
             elif (number := layout.dropped_number(name)) is not None:
-                if number in leased:
-                    path.rename(self.directory / layout.generation_name(number))
-                else:
+                if number not in leased:
                     path.unlink(missing_ok=True)
+                    continue
+                with suppress(FileNotFoundError):  # who was dropping it has brought it back
+                    path.rename(self.directory / layout.generation_name(number))
 
-    def erase(self) -> bool:
-        """Remove a deleted workspace as far as no VM reads it; whether nothing is left."""
+    def erase(self, deleted: Path) -> bool:
+        """Remove a workspace that is marked as deleted, as far as no VM reads it; whether nothing is left.
+
+        deleted: the directory through which it leaves.
+        """
         self.sweep()
         if self.leases():
             self.drop(keep=(), below=1 << 62)
             return False
-        shutil.rmtree(self.directory)
+        deleted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = deleted / f"{self.directory.name}.{secrets.token_hex(4)}"
+        try:
+            self.directory.rename(aside)
+        except FileNotFoundError:  # another host was quicker
+            return True
+        remove_tree(aside)
         return True
 
     def _names(self) -> list[str]:
@@ -184,6 +211,32 @@ class Generations:
             return [entry.name for entry in self.directory.iterdir()]
         except FileNotFoundError:
             return []
+
+
+def every(mount: Path) -> list[Generations]:
+    """All workspaces of a volume, by id; also those that are marked as deleted."""
+    top = mount / layout.WORKSPACES
+    return [Generations(path) for path in sorted(top.iterdir()) if is_id(path.name)] if top.is_dir() else []
+
+
+def remove_tree(directory: Path) -> None:
+    """As rm -rf, also when another host does the same."""
+
+    def gone(_function: object, _path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+        if not isinstance(info[1], FileNotFoundError):
+            raise info[1]
+
+    shutil.rmtree(directory, onerror=gone)
+
+
+def _read(path: Path, kind: type[T]) -> T | None:
+    """What a file says; None if there is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise StorageUnavailable(f"The file {path} on the volume of the workspaces is damaged: {error}.") from error
 
 
 def _any_number(name: str) -> int | None:

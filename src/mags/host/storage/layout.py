@@ -3,11 +3,12 @@
     /blanks/ext4-{size}.img                  empty disks, each size once
     /workspaces/{workspace}/workspace.json   `Manifest`: whose it is, how large, its newest generation
                            /gen-{n:08}.img   a generation: immutable, complete, consistent as a file system
-                           /draft-{vm}.img   the next generation of a VM while it is being written
+                           /draft-{vm}.{attempt}.img  the next generation of a VM while it is being written
                            /dropped-{n:08}.img  a generation on its way out (see `generations`)
                            /lease-{vm}.json  `Lease`: what a VM somewhere reads
                            /deleted          the workspace is deleted; what is still read lingers
                            /jfs/             the directory that guests see as /jfs
+    /deleted/{workspace}.{attempt}/          a workspace on its way out: nobody reads it any more
     /scratch/{vm}/jfs/                       the /jfs of a VM whose changes are dropped
 
 Numbers of generations only grow, and a number is used once: two hosts that both believe they own a workspace never
@@ -29,11 +30,12 @@ IMAGE_MODE = 0o444
 DIRECTORY_MODE = 0o711
 """...but nobody lists the names of workspaces."""
 
+WORKSPACES, DELETED_WORKSPACES, SCRATCH = "workspaces", "deleted", "scratch"
 MANIFEST, DELETED, JFS = "workspace.json", "deleted", "jfs"
 _GENERATION = re.compile(r"gen-(\d{8,})\.img")
 _DROPPED = re.compile(r"dropped-(\d{8,})\.img")
 _LEASE = re.compile(r"lease-([A-Za-z0-9-]+)\.json")
-_DRAFT = re.compile(r"draft-([A-Za-z0-9-]+)\.img")
+_DRAFT = re.compile(r"draft-([A-Za-z0-9-]+)\.[0-9a-f]+\.img")
 
 
 class Manifest(msgspec.Struct, kw_only=True):
@@ -62,9 +64,13 @@ class Lease(msgspec.Struct, kw_only=True):
     epoch: int = 0
     base: int = 0
     """The generation under the VM's own overlay; 0: a blank."""
+    blank_gb: int = 0
+    """Size of that blank. The disk may have grown since: another blank would be another file system."""
     parent: int = 0
     """The newest generation of this VM: the next is made from it."""
     discard: bool = False
+    pending: bool = False
+    """What the VM starts from is still being copied: a fork's image, or its /jfs."""
     beat: int = 0
     """Counts up while the host lives; a lease that stands still for long is of a dead host."""
 
@@ -77,8 +83,10 @@ def dropped_name(number: int) -> str:
     return f"dropped-{number:08}.img"
 
 
-def draft_name(vm_id: str) -> str:
-    return f"draft-{vm_id}.img"
+def draft_name(vm_id: str, attempt: str) -> str:
+    """attempt: hexadecimal digits. Each name is used once: work that hung, and was given up, must not publish the
+    draft of a later attempt."""
+    return f"draft-{vm_id}.{attempt}.img"
 
 
 def lease_name(vm_id: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
-from mags.host.storage import archives, layout
+from mags.host.storage import archives
 from mags.host.storage.bridges import Sink, Source
 from mags.host.storage.errors import GenerationMissing, StorageError
 from mags.host.storage.layout import Lease, Manifest
@@ -30,13 +30,15 @@ async def export(
 
     def hold() -> tuple[Manifest, Path | None]:
         manifest = generations.manifest()
-        if manifest is None or generations.deleted:
-            raise GenerationMissing(f"There is no workspace {workspace_id} on this volume.")
-        number = manifest.generation if generation is None else generation
-        if number and number < manifest.generation and number not in generations.numbers():
-            number = manifest.generation  # synced meanwhile
-        generations.lease(Lease(vm_id=reader, host_id=workspaces.host_id, base=number, parent=number))
-        return manifest, generations.path(number) if number else None
+        if manifest is not None:
+            number = manifest.generation if generation is None else generation
+            if number and number < manifest.generation and number not in generations.numbers():
+                number = manifest.generation  # synced meanwhile
+            generations.lease(Lease(vm_id=reader, host_id=workspaces.host_id, base=number, parent=number))
+            if not generations.deleted:  # looked for under the lease
+                return manifest, generations.path(number) if number else None
+            generations.end_lease(reader)
+        raise GenerationMissing(f"There is no workspace {workspace_id} on this volume.")
 
     manifest, image = await workspaces.work(hold)
     try:
@@ -64,7 +66,7 @@ async def bring(
         generations.make()
         try:
             generations.lease(Lease(vm_id=writer, host_id=workspaces.host_id))
-            draft = generations.directory / layout.draft_name(writer)
+            draft = generations.new_draft(writer)
             draft.touch(mode=0o600)
             read = archives.read(source, draft, generations.jfs, limit=limit)
             number = generations.publish(draft, above=0)

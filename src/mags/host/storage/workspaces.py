@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from itertools import islice
@@ -18,17 +17,15 @@ from typing import TypeVar
 
 from mags.host.storage import blanks, layout
 from mags.host.storage.attached import Attached
-from mags.host.storage.errors import StaleEpoch, StorageError, StorageUnavailable
-from mags.host.storage.generations import Generations
+from mags.host.storage.collector import Collector
+from mags.host.storage.errors import GenerationMissing, StaleEpoch, StorageError, StorageUnavailable
+from mags.host.storage.generations import Generations, every, remove_tree
 from mags.host.storage.layout import GIB, ROOT_INODE, Lease, Manifest
 from mags.host.storage.threads import TIMEOUT, Threads
 from mags.protocol.ids import is_id
 from mags.protocol.messages import Attachment
 
 log = logging.getLogger("mags.storage.workspaces")
-
-LEASE_LIFE = 24 * 3600.0
-"""Seconds that a lease may stand still, by our monotonic clock, until its host counts as dead: clocks may jump."""
 
 T = TypeVar("T")
 CloneTree = Callable[[Path, Path], Awaitable[None]]
@@ -42,7 +39,8 @@ class Workspaces:
         self._threads = threads
         self._scratch, self._clone_tree = scratch, clone_tree
         self._attached: dict[str, Attached] = {}
-        self._seen: dict[tuple[str, str], tuple[int, float]] = {}
+        self._collector = Collector(mount, lambda: set(self._attached))
+        self._deleted = mount / layout.DELETED_WORKSPACES
         self._making_blank = asyncio.Lock()
 
     async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
@@ -91,91 +89,143 @@ class Workspaces:
         """
         if not is_id(vm_id):
             raise StorageError(f"{vm_id!r} is not the id of a VM.")
-        found = await (self._borrow if attachment.discard else self._own)(attachment, vm_id, owner, name, image)
+        if attachment.discard:
+            found = await self._borrow(attachment, vm_id)
+        else:
+            found = await self._own(attachment, vm_id, owner, name, image)
         self._attached[vm_id] = found
         return found
 
     async def _own(self, attachment: Attachment, vm_id: str, owner: str, name: str, image: str) -> Attached:
         generations = self.of(attachment.workspace_id)
         base = self.of(attachment.base) if attachment.base is not None and attachment.generation == 0 else None
-        blank = await self.blank(attachment.disk_gb) if base is None and attachment.generation == 0 else None
 
-        def work() -> tuple[Lease, Path, bool]:
+        def take() -> Lease:
             if generations.deleted:
                 raise StaleEpoch(f"Workspace {attachment.workspace_id} was deleted.")
+            if attachment.generation and not generations.directory.exists():
+                generations.path(attachment.generation)  # says what is missing
             generations.make()
-            manifest = generations.manifest() or Manifest(id=attachment.workspace_id, disk_gb=attachment.disk_gb)
-            if manifest.epoch > attachment.epoch:
-                raise StaleEpoch(
-                    f"Workspace {attachment.workspace_id} belongs to a newer VM (epoch {manifest.epoch}, "
-                    f"not {attachment.epoch})."
-                )
-            manifest.epoch = attachment.epoch
-            manifest.owner, manifest.name = owner or manifest.owner, name or manifest.name
-            manifest.image = image or manifest.image
-            manifest.disk_gb = max(manifest.disk_gb, attachment.disk_gb)
-            generations.write_manifest(manifest)
+            self._claim(generations, attachment, owner, name, image)
             lease = generations.read_lease(vm_id)
-            if lease is not None and lease.epoch == attachment.epoch:  # the same VM again
-                under = (
-                    generations.path(lease.base)
-                    if lease.base
-                    else layout.blank_path(self.mount, attachment.disk_gb * GIB)
-                )
-                return lease, under, False
-            lease = Lease(vm_id=vm_id, host_id=self.host_id, epoch=attachment.epoch)
-            lease.base = lease.parent = _current(generations, attachment, manifest)
+            if lease is None or lease.epoch != attachment.epoch:  # not the same VM again
+                manifest = generations.manifest() or Manifest(id=attachment.workspace_id, disk_gb=attachment.disk_gb)
+                lease = Lease(vm_id=vm_id, host_id=self.host_id, epoch=attachment.epoch, pending=base is not None)
+                lease.base = lease.parent = _current(generations, attachment, manifest)
+                lease.blank_gb = 0 if lease.base else attachment.disk_gb
+                self._lease(generations, lease)
+            return lease
+
+        def begun() -> bool:
+            lease = generations.read_lease(vm_id)
+            return lease is not None and lease.epoch == attachment.epoch and not lease.pending
+
+        if base is None or await self.work(begun):
+            lease = await self.work(take)
+        else:
+            source = await self._lease_of_base(base, attachment, vm_id)  # before anything is made
+            lease = await self.work(take)
+            await self._fork(base, source, generations, lease, attachment)
+        return await self._hand_over(attachment, generations, lease, generations.jfs)
+
+    def _claim(self, generations: Generations, attachment: Attachment, owner: str, name: str, image: str) -> None:
+        """Write the attachment's epoch. StaleEpoch if there is a newer one."""
+        manifest = generations.manifest() or Manifest(id=attachment.workspace_id, disk_gb=attachment.disk_gb)
+        if manifest.epoch > attachment.epoch:
+            raise StaleEpoch(
+                f"Workspace {attachment.workspace_id} belongs to a newer VM (epoch {manifest.epoch}, "
+                f"not {attachment.epoch})."
+            )
+        manifest.epoch = attachment.epoch
+        manifest.owner, manifest.name = owner or manifest.owner, name or manifest.name
+        manifest.image = image or manifest.image
+        manifest.disk_gb = max(manifest.disk_gb, attachment.disk_gb)
+        generations.write_manifest(manifest)
+
+    def _lease(self, generations: Generations, lease: Lease) -> None:
+        """Write a new lease. StaleEpoch if the workspace is on its way out: only now can't that be overlooked."""
+        generations.lease(lease)
+        if generations.deleted:
+            generations.end_lease(lease.vm_id)
+            raise StaleEpoch(f"Workspace {generations.directory.name} was deleted.")
+
+    async def _fork(
+        self, base: Generations, source: Lease, generations: Generations, lease: Lease, attachment: Attachment
+    ) -> None:
+        """Copy a base by metadata only, under the lease `source` on it. The fork's own lease is pending until all is
+        there: what a crash leaves is begun anew."""
+        image = await self._image(base, source)
+
+        def copy() -> None:
+            draft = generations.begin(lease.vm_id, image, attachment.disk_gb * GIB)
+            lease.base = lease.parent = generations.publish(draft, above=0)
+            lease.blank_gb = 0
+
+        def complete() -> None:
+            lease.pending = False
             generations.lease(lease)
-            if base is not None:
-                draft = generations.begin(vm_id, self._base_image(base, attachment, vm_id), attachment.disk_gb * GIB)
-                lease.base = lease.parent = generations.publish(draft, above=0)
-                generations.lease(lease)
-                base.end_lease(vm_id)
-                return lease, generations.path(lease.base), True
-            if blank is not None:
-                return lease, blank, False
-            return lease, generations.path(lease.base), False
+            base.end_lease(lease.vm_id)
 
-        lease, under, forked = await self.work(work)
-        if forked and base is not None:
-            await self._copy_jfs(base.jfs, generations.jfs)
-        return Attached(self, attachment, generations, lease, under, generations.jfs)
+        await self.work(copy)
+        await self._copy_jfs(base.jfs, generations.jfs)
+        await self.work(complete)
 
-    async def _borrow(self, attachment: Attachment, vm_id: str, owner: str, name: str, image: str) -> Attached:
+    async def _borrow(self, attachment: Attachment, vm_id: str) -> Attached:
         base = self.of(attachment.base or attachment.workspace_id)
-        jfs = self.mount / "scratch" / vm_id / layout.JFS
+        jfs = self.mount / layout.SCRATCH / vm_id / layout.JFS
+        lease = await self._lease_of_base(base, attachment, vm_id)
+        if lease.pending:
 
-        def work() -> tuple[Lease, Path, bool]:
-            under = self._base_image(base, attachment, vm_id)
-            lease = base.read_lease(vm_id)
-            assert lease is not None
-            fresh = not jfs.exists()
-            jfs.parent.mkdir(mode=layout.DIRECTORY_MODE, parents=True, exist_ok=True)
-            jfs.mkdir(mode=0o755, exist_ok=True)
-            return lease, under, fresh
+            def make() -> None:
+                jfs.parent.mkdir(mode=layout.DIRECTORY_MODE, parents=True, exist_ok=True)
+                jfs.mkdir(mode=0o755, exist_ok=True)
 
-        lease, under, fresh = await self.work(work)
-        if fresh:
+            def complete() -> None:
+                lease.pending = False
+                base.lease(lease)
+
+            await self.work(make)
             await self._copy_jfs(base.jfs, jfs)
-        return Attached(self, attachment, base, lease, under, jfs)
+            await self.work(complete)
+        return await self._hand_over(attachment, base, lease, jfs)
 
-    def _base_image(self, base: Generations, attachment: Attachment, vm_id: str) -> Path:
-        """The image of a base, under a lease of the VM's."""
+    async def _lease_of_base(self, base: Generations, attachment: Attachment, vm_id: str) -> Lease:
+        """The VM's lease on the base. GenerationMissing if there is no such base (any more)."""
         number = attachment.base_generation
-        lease = base.read_lease(vm_id) or Lease(
-            vm_id=vm_id, host_id=self.host_id, base=number, parent=number, discard=attachment.discard
-        )
-        base.lease(lease)
-        return self._under(base, lease, attachment)
 
-    def _under(self, generations: Generations, lease: Lease, attachment: Attachment) -> Path:
-        return generations.path(lease.base) if lease.base else layout.blank_path(self.mount, attachment.disk_gb * GIB)
+        def work() -> Lease:
+            lease = base.read_lease(vm_id)
+            if lease is None:
+                lease = Lease(vm_id=vm_id, host_id=self.host_id, base=number, parent=number)
+                lease.discard = lease.pending = attachment.discard
+                lease.blank_gb = 0 if number else attachment.disk_gb
+                try:
+                    self._lease(base, lease)
+                except (FileNotFoundError, StaleEpoch):
+                    raise GenerationMissing(f"The base workspace {base.directory.name} was deleted.") from None
+            return lease
+
+        return await self.work(work)
+
+    async def _hand_over(self, attachment: Attachment, generations: Generations, lease: Lease, jfs: Path) -> Attached:
+        image = await self._image(generations, lease)
+        size = await self.work(lambda: image.stat().st_size)
+        size = max(size, attachment.disk_gb * GIB)
+        return Attached(self, attachment, generations, lease, image, size, jfs)
+
+    async def _image(self, generations: Generations, lease: Lease) -> Path:
+        """What lies under the VM's own overlay."""
+        if not lease.base:
+            return await self.blank(lease.blank_gb)
+        return await self.work(lambda: generations.path(lease.base))
 
     async def _copy_jfs(self, source: Path, target: Path) -> None:
-        """Give `target`, which is there and empty, the tree `source` by metadata only."""
+        """Give `target`, which is there, the tree `source` by metadata only. What is there was copied by an earlier
+        attempt, and whole: a clone appears when it is."""
 
         def names() -> list[str]:
-            return sorted(path.name for path in source.iterdir()) if source.is_dir() else []
+            there = {path.name for path in target.iterdir()}
+            return sorted(path.name for path in source.iterdir() if path.name not in there) if source.is_dir() else []
 
         for name in await self.work(names):
             await self._clone_tree(source / name, target / name)
@@ -194,11 +244,11 @@ class Workspaces:
         self._attached.pop(attached.vm_id, None)
 
         def work() -> None:
-            attached.generations.end_lease(attached.vm_id)
+            attached.end()
             if attached.attachment.discard:
-                shutil.rmtree(attached.jfs.parent, ignore_errors=True)
+                remove_tree(attached.jfs.parent)
             if attached.generations.deleted:
-                attached.generations.erase()
+                attached.generations.erase(self._deleted)
 
         await self.work(work)
 
@@ -206,7 +256,7 @@ class Workspaces:
         """The manifests of the workspaces that are not deleted, by id: of those behind `after`, so many at most."""
 
         def work() -> list[Manifest]:
-            later = (each for each in self._all() if each.directory.name > after)
+            later = (each for each in every(self.mount) if each.directory.name > after)
             whole = (each.manifest() for each in later if not each.deleted)
             return list(islice((manifest for manifest in whole if manifest is not None), limit))
 
@@ -219,7 +269,7 @@ class Workspaces:
         def work() -> None:
             if generations.directory.exists():
                 generations.mark_deleted()
-                generations.erase()
+                generations.erase(self._deleted)
 
         await self.work(work)
 
@@ -228,9 +278,8 @@ class Workspaces:
 
         def work() -> None:
             for attached in list(self._attached.values()):
-                attached.lease.beat += 1
                 try:
-                    attached.generations.lease(attached.lease)
+                    attached.beat()
                 except FileNotFoundError:
                     log.warning("workspace %s is gone under VM %s", attached.attachment.workspace_id, attached.vm_id)
 
@@ -239,30 +288,7 @@ class Workspaces:
     async def collect(self, *, now: float | None = None) -> None:
         """Sweep all workspaces: dead hosts' leases, half-done drafts, deleted workspaces. `now`: monotonic seconds."""
         moment = time.monotonic() if now is None else now
-        await self.work(lambda: self._collect(moment))
-
-    def _collect(self, now: float) -> None:
-        standing: dict[tuple[str, str], tuple[int, float]] = {}
-        for generations in self._all():
-            for vm_id, lease in generations.leases().items():
-                key = (generations.directory.name, vm_id)
-                beat, since = self._seen.get(key, (lease.beat, now))
-                if beat != lease.beat:
-                    since = now
-                if vm_id not in self._attached and now - since > LEASE_LIFE:
-                    log.warning("the lease of VM %s (host %s) stood still for a day; ended", vm_id, lease.host_id)
-                    generations.end_lease(vm_id)
-                else:
-                    standing[key] = (lease.beat, since)
-            if generations.deleted:
-                generations.erase()
-            else:
-                generations.sweep()
-        self._seen = standing
-
-    def _all(self) -> list[Generations]:
-        top = self.mount / "workspaces"
-        return [Generations(path) for path in sorted(top.iterdir()) if is_id(path.name)] if top.is_dir() else []
+        await self.work(lambda: self._collector.collect(moment))
 
 
 def _current(generations: Generations, attachment: Attachment, manifest: Manifest) -> int:
