@@ -8,8 +8,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 DEADLINE = 120.0
@@ -25,9 +26,25 @@ def program(name: str) -> str:
     return str(versions[-1])
 
 
+@dataclass
+class Cluster:
+    """url: SQLAlchemy's, of its database, as a superuser without a password, on loopback only."""
+
+    url: str
+    start: Callable[[], None]
+    stop: Callable[[], None]
+    """At once, as in a crash; connections are cut."""
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The SQLAlchemy URL of its database, as a superuser without a password, on loopback only."""
+    """The URL of a cluster that runs for the time of the block."""
+    with cluster() as running:
+        yield running.url
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
     root = os.geteuid() == 0
     user = "postgres" if root else pwd.getpwuid(os.geteuid()).pw_name
     folder = Path(tempfile.mkdtemp(prefix="mags-pg-", dir="/tmp"))
@@ -41,16 +58,23 @@ def postgres() -> Iterator[str]:
         )
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}{log.read_text() if log.exists() else ''}"
 
+    def start() -> None:
+        run(program("pg_ctl"), "-D", str(data), "-l", str(log), "-w", "-t", "60", "-o", options, "start")
+
+    def stop() -> None:
+        run(program("pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+
     try:
         run(program("initdb"), "-D", str(data), "-A", "trust", "-U", user, "--no-sync", "-E", "UTF8", "--no-locale")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=60"
-        run(program("pg_ctl"), "-D", str(data), "-l", str(log), "-w", "-t", "60", "-o", options, "start")
+        start()
         try:
-            yield f"postgresql+asyncpg://{user}@127.0.0.1:{port}/postgres"
+            yield Cluster(f"postgresql+asyncpg://{user}@127.0.0.1:{port}/postgres", start, stop)
         finally:
-            run(program("pg_ctl"), "-D", str(data), "-m", "immediate", "-w", "stop")
+            if (data / "postmaster.pid").exists():
+                stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -37,6 +37,12 @@ class IdleQemu:
         said = await self.io(f"write -P {byte} {offset} {length}")
         assert not said, said  # what it did goes to stdout, what it could not here
 
+    async def write_bytes(self, data: bytes, offset: int) -> None:
+        source = self.directory / "bytes"
+        source.write_bytes(data)
+        said = await self.io(f"write -s {source} {offset} {len(data)}")
+        assert not said, said
+
     async def again(self) -> IdleQemu:
         """The same QEMU through a new monitor connection, as a new host program has it."""
         await self.qmp.aclose()

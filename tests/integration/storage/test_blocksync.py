@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,7 @@ import pytest_asyncio
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu.blocksync import GRANULARITY, BlockSync, Capture
 from mags.host.vmm.qemu.increment import apply_file
-from mags.host.vmm.qemu.qmp import QmpError
+from mags.host.vmm.qemu.qmp import QmpError, QmpTimeout
 from tests.integration.storage.idle import IdleQemu, idle_qemu
 
 MIB = 1 << 20
@@ -214,3 +215,34 @@ async def test_dead_vms_disk_is_recovered_from_its_overlay(qemu: IdleQemu, targe
     await qemu.process.wait()
     apply_file(qemu.directory / "disk.qcow2", target, SIZE)
     assert target.read_bytes()[3 * MIB : 4 * MIB] == b"\x09" * MIB
+
+
+@pytest.mark.parametrize("command", ["transaction", "blockdev-add", "job-dismiss", "block-dirty-bitmap-remove"])
+async def test_lost_answer_of_qemu_loses_no_change(
+    qemu: IdleQemu, target: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """QEMU does what it is told, but the answer comes too late: what it has done is not known."""
+    sync = BlockSync(qemu)
+    await sync.track()
+    await qemu.write(2, 0, MIB)
+    execute, lost = qemu.qmp.execute, 0
+
+    async def deaf(word: str, **arguments: Any) -> Any:
+        nonlocal lost
+        answer = await execute(word, **arguments)
+        if word == command and not lost:
+            lost += 1
+            raise QmpTimeout(f"QEMU did not answer {word}.")
+        return answer
+
+    monkeypatch.setattr(qemu.qmp, "execute", deaf)
+    with pytest.raises(QmpTimeout):
+        (await capture(sync)).apply(target)
+        await sync.accept()
+    assert lost == 1
+    await qemu.write(3, 2 * MIB, MIB)  # still followed
+    (await capture(sync)).apply(target)
+    await sync.accept()
+    data = target.read_bytes()
+    assert data[:MIB] == b"\x02" * MIB and data[2 * MIB : 3 * MIB] == b"\x03" * MIB
+    assert await sync.dirty() == 0

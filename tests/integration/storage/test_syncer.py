@@ -11,77 +11,20 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from mags.host.storage.attached import Attached
-from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StaleEpoch, StorageUnavailable
-from mags.host.storage.seaweedfs import SeaweedFS
-from mags.host.storage.syncer import Syncer, recover
-from mags.host.vmm.qemu.blocksync import BlockSync
+from mags.host.storage.syncer import recover
 from mags.host.vmm.qemu.increment import apply_file
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
-from mags.protocol.messages import Attachment, Synced
-from tests.integration.storage.idle import IdleQemu, idle_qemu
-from tests.integration.storage.volumes import OpenEngine, until
-
-MIB = 1 << 20
-SPOT = 700 * MIB
-
-
-class QuietGuest:
-    """Says what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    async def flush(self) -> None:
-        self.asked.append("flush")
-
-    async def freeze(self, *, limit_s: float) -> None:
-        self.asked.append("freeze")
-
-    async def thaw(self) -> None:
-        self.asked.append("thaw")
-
-
-class Rig:
-    """One workspace, one QEMU, one syncer."""
-
-    def __init__(self, engine: Engine, attached: Attached, qemu: IdleQemu) -> None:
-        self.engine, self.attached, self.qemu = engine, attached, qemu
-        self.guest, self.disk = QuietGuest(), BlockSync(qemu)
-        self.commits: list[int] = []
-        self.refusal: Exception | None = None
-        self.syncer = Syncer(attached, self.disk, lambda: self.guest, commit=self.commit)
-
-    async def commit(self, synced: Synced, used: int) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        assert used > 0
-        self.commits.append(synced.generation)
-
-    def read(self, count: int, *, offset: int = SPOT) -> bytes:
-        image = self.engine.workspaces.of(self.attached.attachment.workspace_id).path(self.attached.generation)
-        with image.open("rb") as file:
-            return os.pread(file.fileno(), count, offset)
+from mags.protocol.messages import Attachment
+from tests.integration.storage.rig import MIB, SPOT, Rig, rig_on
 
 
 @pytest_asyncio.fixture
 async def rig(engine: Engine, place: Path) -> AsyncIterator[Rig]:
-    async for one in rig_on(engine, place):
+    async with rig_on(engine, place) as one:
         yield one
-
-
-async def rig_on(engine: Engine, place: Path) -> AsyncIterator[Rig]:
-    attachment = Attachment(workspace_id=new_id(), epoch=1, disk_gb=1)
-    attached = await engine.workspaces.attach(attachment, vm_id=new_id())
-    directory = place / "vm"
-    directory.mkdir()
-    async with idle_qemu(directory, attached.image, attached.size) as qemu:
-        rig = Rig(engine, attached, qemu)
-        await rig.disk.track()
-        yield rig
 
 
 async def test_each_sync_is_a_generation_of_what_changed(rig: Rig) -> None:
@@ -178,36 +121,3 @@ async def test_dead_vm_is_recovered_from_its_overlay(rig: Rig) -> None:
     size = rig.attached.size
     assert await recover(rig.attached, lambda draft: apply_file(overlay, draft, size)) == 2
     assert rig.read(2 * MIB) == b"\x01" * MIB + b"\x02" * MIB
-
-
-async def test_outage_of_the_object_store(place: Path, open_engine: OpenEngine) -> None:
-    """Syncs fail with a reason, the engine says so, nothing is lost, and all is made up for afterwards."""
-    server = SeaweedFS(place / "weed")
-    await server.start()
-    try:
-        settings = StorageSettings(
-            kind="s3", endpoint=server.endpoint, access_key=server.access_key, secret_key=server.secret_key,
-            put_timeout_s=2, get_timeout_s=2, io_retries=1, volume="out", bucket="out",
-        )  # fmt: skip
-        engine = await open_engine(place / "host", settings)
-        async for rig in rig_on(engine, place):
-            await rig.qemu.write(1, SPOT, MIB)
-            await rig.syncer.sync()
-            await server.stop()
-            await rig.qemu.write(2, SPOT + MIB, MIB)
-            with pytest.raises(StorageUnavailable):
-                await rig.syncer.sync()
-            await until(lambda: "does not answer" in engine.status)
-            await rig.qemu.write(3, SPOT + 2 * MIB, MIB)  # the guest goes on
-            await server.start()
-            async with asyncio.timeout(100):
-                while True:
-                    try:
-                        await rig.syncer.sync()
-                        break
-                    except StorageUnavailable:
-                        await asyncio.sleep(0.2)
-            assert rig.read(3 * MIB) == b"\x01" * MIB + b"\x02" * MIB + b"\x03" * MIB
-            await until(lambda: engine.status == "ok")
-    finally:
-        await server.stop()

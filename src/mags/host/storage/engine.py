@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
-from mags.host.storage import juicefs, layout
+from mags.host.storage import juicefs, layout, metadata
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.errors import StorageError, StorageRefused, StorageUnavailable
 from mags.host.storage.mount import Mount
@@ -32,12 +31,12 @@ BEAT_INTERVAL = 60.0
 class Engine:
     """Made by `open`; `close` it. `status` is for presence, `workspaces` for machines."""
 
-    def __init__(
-        self, settings: StorageSettings, directory: Path, host_id: str, on_remount: Callable[[], None] | None
-    ) -> None:
+    def __init__(self, settings: StorageSettings, directory: Path, host_id: str) -> None:
         self.settings = settings
         self.volume = juicefs.Volume(settings, directory)
-        self.mount = Mount(self.volume, directory / "mnt", on_remount=on_remount)
+        self.mount = Mount(self.volume, directory / "mnt")
+        self._formatted = directory / "formatted"
+        """Is there once the volume was: a host that has had one must not make another."""
         self._threads = Threads(THREADS, "volume")
         self._s3: S3 | None = None
         self._trouble = ""
@@ -47,25 +46,17 @@ class Engine:
         )
 
     @classmethod
-    async def open(
-        cls,
-        settings: StorageSettings,
-        directory: Path,
-        *,
-        host_id: str,
-        on_remount: Callable[[], None] | None = None,
-    ) -> Engine:
+    async def open(cls, settings: StorageSettings, directory: Path, *, host_id: str) -> Engine:
         """Format (once), mount (or take over), and start watching.
 
         directory: local state of ours; made, mode 0711.
-        on_remount: told when the mount had to be made anew: descriptors from before are dead.
         StorageRefused when the settings cannot work, StorageUnavailable when a service is away.
         """
         if settings.kind == "off":
             raise StorageRefused("Workspaces are switched off (MAGS_HOST_STORAGE_KIND=off).")
         directory.mkdir(mode=layout.DIRECTORY_MODE, parents=True, exist_ok=True)
         directory.chmod(layout.DIRECTORY_MODE)
-        engine = cls(settings, directory, host_id, on_remount)
+        engine = cls(settings, directory, host_id)
         try:
             await engine._start()
         except BaseException:
@@ -91,7 +82,9 @@ class Engine:
                 )
             )
             await self._probe_key()
+        await metadata.require(self.volume.meta, formatted=self._formatted.exists())
         await juicefs.format_volume(self.volume)
+        self._formatted.touch()
         await self.mount.start()
         self._tasks = [
             asyncio.create_task(self._watch(), name="storage-health"),
@@ -126,16 +119,10 @@ class Engine:
         await self.workspaces.collect()
         await juicefs.collect(self.volume)
 
-    async def compact(self, workspace_id: str) -> None:
-        """Rewrite a workspace's newest image where many syncs have left fragments."""
-        generations = self.workspaces.of(workspace_id)
-        numbers = await self._threads.run(generations.numbers)
-        if numbers:
-            await juicefs.compact(self.volume, generations.path(numbers[-1]))
-
     async def check(self) -> str:
         """Ask every part whether it works, now: empty, or what is wrong."""
         try:
+            await metadata.require(self.volume.meta, formatted=True)
             if self._s3 is not None:
                 await self._s3.get(f"{self.settings.volume}/juicefs_uuid")
             # A name that no cache can know: the answer comes from the metadata engine.

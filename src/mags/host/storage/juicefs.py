@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from mags.host.storage.config import StorageSettings
@@ -90,22 +88,9 @@ def mount_command(volume: Volume, mount_point: Path) -> list[str]:
     return argv
 
 
-async def status(volume: Volume) -> dict[str, Any]:
-    """What `juicefs status` says of the volume."""
-    text = await command(volume, ["status", volume.meta], timeout=COMMAND_TIMEOUT)
-    answer = json.loads(text)
-    assert isinstance(answer, dict)
-    return answer
-
-
 async def collect(volume: Volume) -> None:
     """Rewrite what is fragmented and delete the blocks that nothing refers to."""
     await command(volume, ["gc", volume.meta, "--compact", "--delete"], timeout=COLLECT_TIMEOUT)
-
-
-async def compact(volume: Volume, *paths: Path) -> None:
-    """Rewrite the fragments of these files (on the mount) as whole blocks."""
-    await command(volume, ["compact", *map(str, paths)], timeout=COLLECT_TIMEOUT)
 
 
 async def clone(volume: Volume, source: Path, target: Path) -> None:
@@ -128,4 +113,10 @@ def _explained(volume: Volume, verb: str, words: str) -> StorageError:
         return StorageRefused(f"JuiceFS cannot {verb}: the object store refuses the key. {words}")
     if "cannot update volume" in words or "UUID" in words:
         return StorageRefused(f"The metadata at {where} is of another volume: set MAGS_HOST_STORAGE_META_URL. {words}")
+    if "is not empty" in words:
+        return StorageUnavailable(
+            f"The metadata engine at {where} knows no volume, but the store holds the blocks of one: the metadata is "
+            "lost, or MAGS_HOST_STORAGE_META_URL or MAGS_HOST_STORAGE_VOLUME is wrong. Put the metadata back; nothing "
+            "was changed."
+        )
     return StorageUnavailable(f"JuiceFS cannot {verb} the volume (metadata at {where}): {words}")

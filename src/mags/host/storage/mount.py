@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 from mags.host.storage import juicefs
@@ -39,19 +38,13 @@ LOG_LIMIT = 8 << 20
 
 
 class Mount:
-    """One mounted volume.
+    """One mounted volume. Once it was made anew under us, descriptors from before are dead for ever."""
 
-    on_remount is told after the mount was made anew under us: descriptors from before are dead for ever.
-    """
-
-    def __init__(
-        self, volume: juicefs.Volume, mount_point: Path, *, on_remount: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, volume: juicefs.Volume, mount_point: Path) -> None:
         self.volume, self.point = volume, mount_point
         self.remounts = 0
         self.trouble = ""
         """Empty, or a sentence on why the mount cannot be used now."""
-        self._on_remount = on_remount
         self._log_file = volume.directory / "juicefs.log"
         self._record = volume.directory / "mount.json"
         self._threads = Threads(2, "mount")
@@ -89,9 +82,7 @@ class Mount:
                 await self._mount()
                 self.remounts += 1
                 self.trouble = ""
-                if self._on_remount is not None:
-                    self._on_remount()
-            except StorageError as error:
+            except (StorageError, OSError) as error:
                 if str(error) != self.trouble:
                     log.error("%s", error)
                 self.trouble = str(error)

@@ -136,6 +136,7 @@ class Syncer:
         begin = time.monotonic()
         guest = self._guest()
         await guest.flush()
+        await self.attached.reach()
         quiet = self.attached.generation > 0 and await self._disk.dirty() <= (QUIET if self.last else 0)
         written = freeze_ms = 0
         if settle or not quiet:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from mags.host.storage.errors import StorageUnavailable
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 TIMEOUT = 60.0
@@ -25,17 +24,15 @@ class Threads:
     def __init__(self, count: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
 
-    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """StorageUnavailable after 60 s; whatever `work` raises."""
-        return await self.run_within(TIMEOUT, lambda: work(*args, **kwargs))
-
     async def run_within(self, timeout: float, work: Callable[[], T]) -> T:
-        """As `run`, with a deadline of `timeout` seconds."""
+        """StorageUnavailable after `timeout` seconds; whatever `work` raises."""
         future = self.start(work)
-        done, _ = await asyncio.wait({future}, timeout=timeout)
-        if not done:
-            future.cancel()
-            future.add_done_callback(_forget)
+        try:
+            await asyncio.wait({future}, timeout=timeout)
+        finally:
+            if not future.done():
+                future.cancel()
+        if future.cancelled():
             raise StorageUnavailable(f"The volume of the workspaces did not answer within {timeout:g} s.")
         return future.result()
 
@@ -46,8 +43,3 @@ class Threads:
     def close(self) -> None:
         """Takes no more work. A hung thread is left behind: nothing can end it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _forget(future: asyncio.Future[T]) -> None:
-    if not future.cancelled():
-        future.exception()
