@@ -76,16 +76,14 @@ class BlockSync:
         self._stage = vm.directory / STAGE_FILE
         self._number = 0
         self._open = False
+        """Whether a capture is neither accepted nor reverted, or that failed half-way."""
 
     async def track(self) -> None:
         """Begin to follow changes, or go on after another host program did: leftovers of a capture are joined."""
         await self._clear_capture()
-        names = await self._bitmaps()
-        self._number = max((int(name.removeprefix(BITMAP)) for name in names), default=0)
-        if not names:
-            self._number = 1
+        if not await self._bitmaps():
             await self._add(self._name(1))
-        await self._join([name for name in names if name != self._name(self._number)])
+        await self._join()
 
     async def dirty(self) -> int:
         """Bytes that a capture would copy now, in whole clusters of 64 KiB."""
@@ -99,13 +97,13 @@ class BlockSync:
         On any error nothing has changed but time. The caller must `accept` or `revert` what it gets.
         """
         if self._open:
-            raise VmmError("The last capture of this disk is neither accepted nor reverted.")
+            await self.revert()
         node = await self._node()
         size, dirty = int(node["size"]), int(node["bitmaps"][self._name(self._number)]["count"])
         self._check_space(dirty)
-        await self._open_stage(size)
         self._open = True
         try:
+            await self._open_stage(size)
             freeze_ms = await self._start(freeze, thaw)
             await self._finish()
             dirty = int((await self._node())["bitmaps"][self._name(self._number - 1)]["count"])
@@ -117,19 +115,16 @@ class BlockSync:
 
     async def accept(self) -> None:
         """The captured changes are safe elsewhere: forget them."""
-        await self._remove(self._name(self._number - 1))
         self._stage.unlink(missing_ok=True)
+        for name in (await self._bitmaps())[:-1]:
+            await self._remove(name)
         self._open = False
 
     async def revert(self) -> None:
         """The captured changes are not safe: they count as changed again."""
-        self._open = False
         await self._clear_capture()
-        names = await self._bitmaps()
-        await self._join([name for name in names if name != self._name(self._number)])
-        # A VM that stopped because the copy of a block failed goes on: the block is not needed any more.
-        if (await self._qmp.execute("query-status"))["status"] == "io-error":
-            await self._qmp.execute("cont")
+        await self._join()
+        self._open = False
 
     async def _start(self, freeze: Step, thaw: Step) -> int:
         """The moment itself; how long the guest was frozen, in ms."""
@@ -228,7 +223,11 @@ class BlockSync:
         names = [name for name in (await self._node())["bitmaps"] if name.startswith(BITMAP)]
         return sorted(names, key=lambda name: int(name.removeprefix(BITMAP)))
 
-    async def _join(self, others: list[str]) -> None:
+    async def _join(self) -> None:
+        """Make all bitmaps the newest one, whichever that is: an answer of QEMU's may have been lost, and only the
+        newest still follows changes."""
+        *others, newest = await self._bitmaps()
+        self._number = int(newest.removeprefix(BITMAP))
         if others:
             await self._qmp.execute(
                 "block-dirty-bitmap-merge", node=WORK_NODE, target=self._name(self._number), bitmaps=others
