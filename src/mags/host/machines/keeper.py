@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 AGAIN_S = 3.0
 """Between two tries of what must be done in the end."""
+BREATH_S = 0.5
+"""After a run, before its sync: runs that follow each other are synced together."""
 SETTLE_S = 300.0
 """For the last sync before a sleep."""
 TAKEN = "Another VM has taken over the workspace"
@@ -106,6 +108,20 @@ class Keeper:
             self._machine.tell(Stop(f"{TAKEN}: {problem.message}"))
         finally:
             self._attending = None
+
+    def parked(self) -> None:
+        """The VM's last script has ended: what it left is synced at once, and not only when its time has come."""
+        if self.has and not self.fenced:
+            self._machine.attendants.attend(self._sync_soon(), "sync after a run")
+
+    async def _sync_soon(self) -> None:
+        await asyncio.sleep(BREATH_S)
+        workspace = self._workspace
+        if self._machine.state is VmState.PARKED and workspace is not None and not workspace.discard:
+            try:
+                await workspace.sync()
+            except Problem as problem:  # it is tried again regularly
+                log.warning("VM %s can't sync after its run: %s", self._machine.vm_id, problem)
 
     async def sync(self) -> Synced:
         """Now. Raises Problem."""

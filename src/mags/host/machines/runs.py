@@ -87,4 +87,5 @@ class Runs:
             machine.standing.to(VmState.PARKED)
             machine.touch()
             machine.standing.announce(VmState.PARKED)
+            machine.keeper.parked()
         machine.standing.write()
