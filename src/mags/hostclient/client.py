@@ -23,14 +23,30 @@ CONNECT_PATIENCE = 5.0
 
 
 class HostClient:
-    """Requests over one NATS connection. Without state of its own; any number may share a connection."""
+    """Requests over one NATS connection. Any number may share a connection."""
 
     def __init__(self, connection: Client) -> None:
         self.connection = connection
+        self._waiting: dict[str, set[asyncio.Timeout]] = {}
 
     async def request(self, host_id: str, verb: str, value: Value, kind: type[T], *, timeout: float = 30.0) -> T:
         """Ask `host_id`; `timeout` in seconds from the sending. Raises the host's own Problem, or the two above."""
-        return await self.ask(subjects.rpc(host_id, verb), value, kind, timeout=timeout, who=f"Host {host_id}")
+        who = f"Host {host_id}"
+        waiting = self._waiting.setdefault(host_id, set())
+        try:
+            async with asyncio.timeout(None) as patience:
+                waiting.add(patience)
+                try:
+                    return await self.ask(subjects.rpc(host_id, verb), value, kind, timeout=timeout, who=who)
+                finally:
+                    waiting.discard(patience)
+        except TimeoutError as error:
+            raise Problem("outcome_unknown", f"{who} was lost before it answered.") from error
+
+    def give_up(self, host_id: str) -> None:
+        """The host is lost: nobody waits for its answers any longer."""
+        for patience in self._waiting.get(host_id, ()):
+            patience.reschedule(asyncio.get_running_loop().time())
 
     async def ask(self, subject: str, value: Value, kind: type[T], *, timeout: float, who: str) -> T:
         """The same for any subject whose answers are `messages.Answer`. `who` begins the sentence of a problem."""

@@ -83,6 +83,25 @@ async def test_an_answer_that_does_not_come_leaves_the_outcome_unknown(line: Lin
     await subscription.unsubscribe()
 
 
+async def test_nobody_waits_for_a_host_that_is_lost(line: Line) -> None:
+    asked = asyncio.Event()
+
+    async def on_request(_: Msg) -> None:
+        asked.set()
+
+    subscription = await line.theirs.subscribe(subjects.rpc("frozen", "list"), cb=on_request)
+    await settle(line.theirs)
+    waiting = asyncio.create_task(line.client.request("frozen", "list", Empty(), Done, timeout=600))
+    await asked.wait()
+    line.client.give_up("another")
+    line.client.give_up("frozen")
+    with pytest.raises(Problem, match="lost") as refused:
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+    assert refused.value.code == "outcome_unknown"
+    await subscription.unsubscribe()
+
+
 async def test_the_problem_of_a_host_is_the_callers(line: Line) -> None:
     with pytest.raises(Problem) as refused:
         await line.client.request("h1", "sync", messages.VmRequest(vm_id="vm"), Done)

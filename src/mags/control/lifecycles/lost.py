@@ -38,6 +38,7 @@ async def lost_hosts(world: World) -> None:
         names = (await session.execute(select(Vm.host_id).where(Vm.active.is_(True)).distinct())).scalars().all()
     for host_id in names:
         if host_id is not None and world.hosts.state(host_id) is HostState.LOST:
+            world.client.give_up(host_id)
             await _lose(world, host_id)
 
 
