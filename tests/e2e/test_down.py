@@ -51,7 +51,7 @@ def test_down_leaves_nothing_and_up_goes_on(mags: Installation) -> None:
     mags.cli("new", "awake")
     mags.cli("exec", "awake", "echo me too > /dev/shm/it")
     assert len(in_the_kernel(mags)) > 8
-    mags.cli("down")
+    mags.down()
     assert in_the_kernel(mags) == []
     mags.start()
     assert mags.out("exec", "asleep", "cat /dev/shm/it") == "remembered\n"
@@ -72,7 +72,7 @@ def test_what_a_killed_up_has_left_is_put_away(mags: Installation) -> None:
     until(lambda: not {"host", "edge", "nats-server"} & set(mags.programs()))
     assert {"control", "qemu-system-x86_64"} <= set(mags.programs())
 
-    said = mags.cli("down").stderr.decode()
+    said = mags.down()
     assert "taking" in said and "Mags is down." in said
     assert in_the_kernel(mags) == []
     mags.start()
@@ -84,7 +84,7 @@ def test_force_does_not_wait_for_vms(mags: Installation) -> None:
     mags.cli("new", "box")
     mags.cli("exec", "box", "echo on disk > /root/it; sync; echo x > /dev/shm/it")
     mags.kill_up()
-    mags.cli("down", "--force")
+    mags.down("--force")
     assert in_the_kernel(mags) == []
     mags.start()
     assert mags.out("exec", "box", "cat /root/it /dev/shm/it 2>/dev/null; true") == "on disk\n"
@@ -100,7 +100,7 @@ def test_purge_takes_everything_when_it_was_said(mags: Installation) -> None:
     assert mags.out("exec", "box", "echo up") == "up\n"
     id = (mags.data / "host" / "network-id").read_text().strip()
 
-    said = mags.cli("down", "--purge", "--yes").stderr.decode()
+    said = mags.down("--purge", "--yes")
     assert str(theirs) in said and list(mags.data.iterdir()) == [theirs]
     (mags.data / "host").mkdir()
     (mags.data / "host" / "network-id").write_text(id)

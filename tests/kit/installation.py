@@ -115,10 +115,15 @@ class Installation:
 
     def restart(self) -> None:
         """`mags down` and `mags up` on the same data."""
-        assert self.up is not None
-        self.cli("down")
-        self.up.wait(timeout=60)
+        self.down()
         self.start()
+
+    def down(self, *flags: str) -> str:
+        """`mags down`; what it says."""
+        said = self.cli("down", *flags).stderr.decode()
+        assert self.up is not None
+        self.up.wait(timeout=60)
+        return said
 
     def stop(self) -> None:
         """Take it away with all its data, in whatever state it is; then nothing is left."""

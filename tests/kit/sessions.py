@@ -14,12 +14,12 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mags.host import remains
-from mags.host.network.claims import ID_FILE
+from mags.host.network.claims import ID_FILE, owners
 
 SESSIONS = Path("/tmp/mags-test-sessions")
 RUNTIME = Path("/run/mags")
@@ -37,7 +37,10 @@ def place(kind: str) -> Path:
 
 
 def begin(*places: Path) -> Callable[[], None]:
-    """From now on we live, until the answer is called; the places are ours. Nothing of dead sessions is left."""
+    """From now on we live, until the answer is called; the places are ours. Nothing of dead sessions is left.
+
+    One that was interrupted may have left networks, whose locks it still holds: then it counts as dead.
+    """
     SESSIONS.mkdir(exist_ok=True)
     mine = SESSIONS / current()
     with _alone():
@@ -53,7 +56,7 @@ def begin(*places: Path) -> Callable[[], None]:
                     file.unlink()
 
     def end() -> None:
-        if not within_another:
+        if not within_another and not _networks(places):
             mine.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -103,6 +106,11 @@ def _clear(file: Path) -> None:
         if found.is_dir():
             asyncio.run(_clear_place(found))
             shutil.rmtree(found, ignore_errors=True)
+
+
+def _networks(places: Sequence[Path]) -> list[Path]:
+    """States in these places that have networks."""
+    return [state for _, state in owners(RUNTIME) if any(state.is_relative_to(one.absolute()) for one in places)]
 
 
 async def _clear_place(found: Path) -> None:

@@ -50,7 +50,7 @@ class Layout:
     def everything(self) -> list[Path]:
         """All that we and our programs make in the data directory."""
         directories = [self.cache, self.host, self.nats, self.edge, self.log, self.run, self.seaweedfs]
-        databases = [self.database.with_name(self.database.name + end) for end in ("", "-wal", "-shm", "-journal")]
+        databases = self.data.glob(f"{self.database.name}*")  # with its log and locks
         return [*directories, *databases, self.bootstrap_token, self.nats_users]
 
     def pid_file(self, program: str) -> Path:
