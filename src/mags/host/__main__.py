@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from mags.host import app
 from mags.host.config import Settings
+from mags.host.machines.claim import NameTaken
 from mags.host.network import NetworkError
 from mags.host.vmm.driver import VmmError
 from mags.kit import logs
@@ -29,6 +30,9 @@ def main() -> int:
     logs.configure(f"host/{settings.host_id}", level=settings.log_level)
     try:
         uvloop.run(app.run(settings))
+    except NameTaken as error:
+        log.error("this machine can't be a host: %s", error)
+        return 1
     except (VmmError, NetworkError, OSError, TimeoutError) as error:
         log.error("this machine can't be a host now: %s: %s", type(error).__name__, error)
         return 1

@@ -23,6 +23,7 @@ from mags.host.isolation import Cgroups, UidPool
 from mags.host.machines import welcome
 from mags.host.machines.capacity import Capacity
 from mags.host.machines.cells import Cells
+from mags.host.machines.claim import claim
 from mags.host.machines.events import Events
 from mags.host.machines.fleet import Fleet
 from mags.host.machines.journal import Journal
@@ -79,6 +80,7 @@ async def serve(
     async with AsyncExitStack() as stack:
         client = await nats.connect(url, name=f"host {settings.host_id}")
         stack.push_async_callback(client.close)
+        await claim(client, settings.host_id)
         attachments = await stack.enter_async_context(
             Attachments.open(
                 storage or StorageSettings(kind="off"), settings.state / "storage", host_id=settings.host_id

@@ -4,6 +4,7 @@
 |--------------------------------|------------------|-----------------------------------------------------------|
 | mags.host.HOST.rpc.VERB        | control -> host  | requests (`messages.Request`), answered (`messages.Answer`) |
 | mags.presence.HOST             | host -> all      | `messages.Presence`, every 2 s                            |
+| mags.claim.HOST                | host -> host     | whether somebody has that name; who has it answers        |
 | mags.session.SESSION.in / .out | client <-> host  | frames of a streaming session (`messages.Frame`)          |
 | mags.event.HOST                | host -> control  | `messages.Event`, stream MAGS_EVENTS                      |
 | mags.output.JOB                | host -> readers  | `messages.Output`, stream MAGS_OUTPUT                     |
@@ -39,6 +40,10 @@ def rpc(host_id: str, verb: str) -> str:
 
 def presence(host_id: str) -> str:
     return f"mags.presence.{host_id}"
+
+
+def claim(host_id: str) -> str:
+    return f"mags.claim.{host_id}"
 
 
 def event(host_id: str) -> str:

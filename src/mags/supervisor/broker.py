@@ -27,10 +27,10 @@ PERMISSIONS: dict[str, dict[str, Any]] = {
     "host": {
         "publish": {
             "allow": ["mags.presence.*", "mags.event.*", "mags.output.*", "mags.session.*.out", edge.release("*"),
-                      "$JS.>", REPLIES],
+                      subjects.claim("*"), "$JS.>", REPLIES],
             "deny": ["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>", "$JS.API.STREAM.MSG.DELETE.>"],
         },
-        "subscribe": {"allow": ["mags.host.*.>", "mags.session.*.in", "$O.>", "$JS.>", REPLIES]},
+        "subscribe": {"allow": ["mags.host.*.>", subjects.claim("*"), "mags.session.*.in", "$O.>", "$JS.>", REPLIES]},
     },
     "edge": {
         "publish": {

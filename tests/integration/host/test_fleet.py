@@ -13,8 +13,10 @@ from pydantic import SecretStr
 from mags.host.app import serve
 from mags.host.config import Settings
 from mags.host.images import ImageStore
+from mags.host.machines.claim import NameTaken, claim
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.spec import VmSpec
+from mags.kit.nats import connect
 from mags.protocol import messages as m
 from mags.protocol.errors import Problem
 from tests.kit.host_world import HOST_ID, PATIENCE, Caller
@@ -192,6 +194,21 @@ async def test_a_job_that_joins_a_vm_to_be_parked_makes_it_stay(tmp_path: Path) 
         await asyncio.sleep(1.0)
         (report,) = (await caller.ask("list", m.Empty(), m.VmList)).vms
         assert report.state == "running"
+
+
+async def test_a_second_program_of_the_same_name_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    async with world(tmp_path, ScriptedVmm()) as caller:
+        url = caller.client.connected_url
+        assert url is not None
+        second = await connect(url.geturl(), name="second")
+        with pytest.raises(NameTaken, match="MAGS_HOST_HOST_ID"):
+            await claim(second, HOST_ID)
+        await claim(second, "another")
+        with pytest.raises(NameTaken):
+            await claim(caller.client, "another")
+        await second.close()
+        await claim(caller.client, "another")
+        assert (await caller.ask("list", m.Empty(), m.VmList)).vms == []
 
 
 async def test_the_pool_is_filled_taken_from_and_filled_again(tmp_path: Path) -> None:

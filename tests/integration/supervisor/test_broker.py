@@ -90,12 +90,14 @@ SPOKEN = [
     ("control", "edge", edge.CHANGED),
     ("supervisor", "host", subjects.rpc("h", "list")),
     ("host", "supervisor", subjects.presence("h")),
+    ("host", "host", subjects.claim("h")),
 ]
 REFUSED = [
     ("edge", "host", subjects.rpc("h", "start")),
     ("edge", "host", subjects.rpc("h", "stop")),
     ("edge", "control", subjects.event("h")),
     ("host", "host", subjects.rpc("h", "stop")),
+    ("edge", "host", subjects.claim("h")),
     ("host", "control", edge.RESOLVE),
     ("host", "edge", edge.CHANGED),
     ("control", "control", subjects.presence("h")),
