@@ -142,11 +142,13 @@ class Usage(TypedDict):
 
 class Host(TypedDict):
     host_id: str
-    status: str
+    status: Literal["live", "suspect", "lost"]
+    version: str
     accelerator: str
     cpus: int
     memory_mb: int
     free_memory_mb: int
+    free_disk_gb: float
     load: float
     accepting: bool
     reason: str
@@ -154,6 +156,8 @@ class Host(TypedDict):
     busy_vms: int
     sleeping_vms: int
     parked_vms: int
+    images: list[str]
+    storage: str
 
 
 class Me(TypedDict):
@@ -212,6 +216,7 @@ class Alias(TypedDict):
     subdomain: str
     url: str
     workspace_id: str
+    created_at: str
 
 
 class Aliases(TypedDict):

@@ -67,6 +67,17 @@ async def test_a_bad_expression_names_the_field(mags: Installation, expression: 
     assert answer.status_code == 422 and word in answer.json()["error"], answer.text
 
 
+async def test_what_no_job_could_have_is_refused(mags: Installation) -> None:
+    body = {"name": "bad", "cron_expression": "@daily"}
+    for wrong in (
+        {"script": "é" * (600 << 10)},
+        {"script": ""},
+        {"script": "true", "environment": {"A": "x" * (256 << 10)}},
+        {"script": "true", "environment": {"A B": "x"}},
+    ):
+        assert (await mags.api.post("/mags-cron", json={**body, **wrong})).status_code == 422
+
+
 async def test_a_bad_time_zone_is_refused(mags: Installation) -> None:
     for zone in ("Mars/Olympus", "../etc/passwd", "UTC\u0000", ""):
         body = {"name": "bad", "cron_expression": "@hourly", "script": "true", "timezone": zone}

@@ -7,25 +7,23 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator
 
 from mags.control.http import Body
+from mags.control.http.fields import Environment, JobName, Script, WorkspaceName
 from mags.control.lifecycles import schedule
 from mags.protocol.errors import Problem
-from mags.protocol.ids import ENVIRONMENT_NAME, JOB_NAME, WORKSPACE_NAME
 
-CronName = Annotated[str, Field(pattern=f"^{JOB_NAME.pattern}$")]
 Expression = Annotated[str, Field(min_length=1, max_length=200)]
-Script = Annotated[str, Field(min_length=1, max_length=1 << 20)]
-WorkspaceName = Annotated[str, Field(pattern=f"^{WORKSPACE_NAME.pattern}$")]
+CronScript = Annotated[Script, Field(min_length=1)]
 Zone = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class CronChange(Body):
     """PATCH /mags-cron/{id}. What is left out, or null, stays."""
 
-    name: CronName | None = None
+    name: JobName | None = None
     cron_expression: Expression | None = Field(None, description="Five fields, or a word such as @hourly.")
-    script: Script | None = None
+    script: CronScript | None = None
     workspace_id: WorkspaceName | None = None
-    environment: dict[str, str] | None = None
+    environment: Environment | None = None
     persistent: bool | None = None
     enabled: bool | None = None
     timezone: Zone | None = Field(None, description="Of the IANA database, such as Europe/Berlin.")
@@ -40,21 +38,13 @@ class CronChange(Body):
     def _timezone(cls, value: str | None) -> str | None:
         return value if value is None else _sentence(lambda name: schedule.zone(name).key, value)
 
-    @field_validator("environment")
-    @classmethod
-    def _environment(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        for name in value or {}:
-            if not ENVIRONMENT_NAME.fullmatch(name):
-                raise ValueError(f"{name[:64]!r} is no name of a variable")
-        return value
-
 
 class CronRequest(CronChange):
     """POST /mags-cron."""
 
-    name: CronName
+    name: JobName
     cron_expression: Expression
-    script: Script
+    script: CronScript
 
 
 def _sentence(check: object, value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -19,11 +20,13 @@ HEALTH_TIMEOUT = 5.0
 
 class HostView(BaseModel):
     host_id: str
-    status: str
+    status: Literal["live", "suspect", "lost"]
+    version: str
     accelerator: str
     cpus: int
     memory_mb: int
     free_memory_mb: int
+    free_disk_gb: float
     load: float
     accepting: bool
     reason: str
@@ -31,6 +34,8 @@ class HostView(BaseModel):
     busy_vms: int
     sleeping_vms: int
     parked_vms: int
+    images: list[str]
+    storage: str
 
 
 class Pool(BaseModel):

@@ -7,28 +7,17 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from mags.control.http import Body
+from mags.control.http.fields import MAX_SCRIPT, Environment, JobName, Script, WorkspaceName
 from mags.control.lifecycles.wishes import JobWish
-from mags.protocol.ids import ENVIRONMENT_NAME, IMAGE_NAME, JOB_NAME, WORKSPACE_NAME
+from mags.protocol.ids import IMAGE_NAME
 
-MAX_SCRIPT = 1 << 20
-MAX_ENVIRONMENT = 256 << 10
 FOREVER = ("sleep infinity",)
 """A script that clients give to a sandbox that should only be there: nothing needs to run for that."""
 
-WorkspaceName = Annotated[str, Field(pattern=f"^{WORKSPACE_NAME.pattern}$")]
 Seconds = Annotated[int, Field(ge=1, le=30 * 86400)]
 IdleSeconds = Annotated[int, Field(ge=5, le=30 * 86400)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Command = Annotated[str, Field(max_length=64 << 10)]
-
-
-def check_environment(environment: dict[str, str]) -> dict[str, str]:
-    for name in environment:
-        if not ENVIRONMENT_NAME.fullmatch(name):
-            raise ValueError(f"{name[:64]!r} is no name of a variable")
-    if sum(len(name) + len(value) for name, value in environment.items()) > MAX_ENVIRONMENT:
-        raise ValueError(f"all of it together may have at most {MAX_ENVIRONMENT} bytes")
-    return environment
 
 
 def check_command(command: str | list[str]) -> str | list[str]:
@@ -42,9 +31,9 @@ def check_command(command: str | list[str]) -> str | list[str]:
 class JobRequest(Body):
     """POST /mags-jobs."""
 
-    script: str = Field(max_length=MAX_SCRIPT, description="Shell script, run with /bin/sh in /root.")
+    script: Script = Field(description="Shell script, run with /bin/sh in /root.")
     type: Literal["inline", "url"] = Field("inline", description="url: `script` is where it is fetched, in the VM.")
-    name: str | None = Field(None, pattern=f"^{JOB_NAME.pattern}$", description="Made up if left out.")
+    name: JobName | None = Field(None, description="Made up if left out.")
     workspace_id: WorkspaceName | None = None
     base_workspace_id: WorkspaceName | None = None
     persistent: bool | None = None
@@ -52,7 +41,7 @@ class JobRequest(Body):
     no_sync: bool | None = None
     ephemeral: bool | None = None
     startup_command: Command | None = None
-    environment: dict[str, str] | None = None
+    environment: Environment | None = None
     file_ids: list[Annotated[str, Field(max_length=64)]] | None = Field(None, max_length=100)
     disk_gb: int | None = Field(None, ge=1, le=100)
     vcpus: int | None = Field(None, ge=1, le=64)
@@ -64,15 +53,8 @@ class JobRequest(Body):
     port: Port | None = None
     url: bool | None = None
 
-    @field_validator("environment")
-    @classmethod
-    def _environment(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        return value if value is None else check_environment(value)
-
     @model_validator(mode="after")
     def _together(self) -> JobRequest:
-        if len(self.script.encode()) > MAX_SCRIPT:
-            raise ValueError("script: at most 1 MiB")
         if self.type == "url" and not self.script.startswith(("http://", "https://")):
             raise ValueError('script: with type "url" give an http:// or https:// address')
         if not self.script.strip() and not self.persistent:
@@ -124,7 +106,7 @@ class JobChange(Body):
 
     startup_command: Command | None = Field(None, description="Empty: none any more.")
     no_sleep: bool | None = None
-    name: str | None = Field(None, pattern=f"^{JOB_NAME.pattern}$")
+    name: JobName | None = None
     idle_timeout: IdleSeconds | None = None
 
 
@@ -135,7 +117,7 @@ class ExecRequest(Body):
         description="Run by /bin/sh -c; a list is run as it is."
     )
     timeout: float | None = Field(None, gt=0, le=86400, description="Seconds; 30 if left out.")
-    environment: dict[str, str] | None = None
+    environment: Environment | None = None
     workdir: str | None = Field(None, min_length=1, max_length=4096)
     user: str | None = Field(None, min_length=1, max_length=64)
     stdin: str | None = Field(None, max_length=4 << 20)
@@ -144,11 +126,6 @@ class ExecRequest(Body):
     @classmethod
     def _command(cls, value: str | list[str]) -> str | list[str]:
         return check_command(value)
-
-    @field_validator("environment")
-    @classmethod
-    def _environment(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        return value if value is None else check_environment(value)
 
 
 class PtyWish(Body):
@@ -163,15 +140,10 @@ class ShellStart(Body):
     type: Literal["start"]
     command: str | list[str] | None = Field(None, max_length=MAX_SCRIPT)
     pty: PtyWish | None = None
-    environment: dict[str, str] | None = None
+    environment: Environment | None = None
     workdir: str | None = Field(None, min_length=1, max_length=4096)
     user: str | None = Field(None, min_length=1, max_length=64)
     timeout: float | None = Field(None, gt=0, le=30 * 86400)
-
-    @field_validator("environment")
-    @classmethod
-    def _environment(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        return value if value is None else check_environment(value)
 
     @field_validator("command")
     @classmethod

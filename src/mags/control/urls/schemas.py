@@ -8,7 +8,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field, field_validator
 
 from mags.control.http import Body
-from mags.protocol.ids import SUBDOMAIN, WORKSPACE_NAME
+from mags.control.http.fields import WorkspaceName
+from mags.protocol.ids import SUBDOMAIN
 
 RESERVED = frozenset(
     """admin administrator api app apps auth autoconfig autodiscover billing blog cdn console control dashboard dev dns
@@ -31,7 +32,7 @@ class AliasRequest(Body):
     """POST /mags-url-aliases."""
 
     subdomain: Annotated[str, Field(min_length=1, max_length=63)]
-    workspace_id: Annotated[str, Field(pattern=f"^{WORKSPACE_NAME.pattern}$")]
+    workspace_id: WorkspaceName
     domain: str | None = Field(None, max_length=253)
 
     @field_validator("subdomain")
@@ -52,6 +53,7 @@ class AliasView(BaseModel):
     subdomain: str
     url: str
     workspace_id: str
+    created_at: str
 
 
 class AliasList(BaseModel):
