@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     max_vcpus: int = Field(8, ge=1, description="vCPUs that one VM may have.")
     max_memory_mb: int = Field(8192, ge=128, description="Memory in MB that one VM may have.")
     max_file_bytes: int = Field(1 << 30, ge=1, description="Largest uploaded file in bytes.")
+    max_uploaded_bytes: int = Field(10 << 30, ge=1, description="Bytes of one user's uploaded files together.")
+    max_records: int = Field(1000, ge=1, description="Tokens, SSH keys, aliases and cron jobs of one user, of each.")
     max_body_bytes: int = Field(8 << 20, ge=1 << 20, description="Largest JSON body of a request in bytes.")
     default_image: str = Field("alpine", description="Image of VMs that name none.")
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from mags.control.db import now_ms
 from mags.control.http import callers
-from mags.control.models import Token
-from tests.integration.control.conftest import TOKEN, Installation, client
+from mags.control.models import Token, Vm
+from mags.kit.clock import iso
+from tests.integration.control.conftest import TOKEN, Installation, alone, client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -123,7 +127,61 @@ async def test_use_is_summed_and_by_day(mags: Installation) -> None:
     assert body["failed_jobs"] == before["failed_jobs"] + 1
     assert sum(day["jobs"] for day in body["by_day"]) == body["total_jobs"]
     assert (await mags.stranger.get("/mags-jobs/usage")).json()["total_jobs"] == 0
+
+
+async def test_a_vms_time_counts_by_the_day_also_when_it_began_before_the_window(mags: Installation) -> None:
+    await mags.host()
+    before = (await mags.api.get("/mags-jobs/usage?window_days=2")).json()
+    request_id = await mags.submit("sleep infinity", persistent=True)
+    vm_id = (await mags.reaches(request_id, "running"))["vm_id"]
+    day = 24 * 3600
+    async with mags.world.db.write() as session:
+        await session.execute(update(Vm).where(Vm.id == vm_id).values(started_ms=now_ms() - 10 * day * 1000))
+    body = (await mags.api.get("/mags-jobs/usage?window_days=2")).json()
+    assert 2 * day - 3 <= body["vm_seconds"] - before["vm_seconds"] < 2 * day + 3600
+    assert [one["vm_seconds"] for one in body["by_day"]][-2] >= day
+    assert sum(one["vm_seconds"] for one in body["by_day"]) == body["vm_seconds"]
+    await mags.api.post(f"/mags-jobs/{request_id}/stop")
+
+
+async def test_a_window_is_some_days(mags: Installation) -> None:
     assert (await mags.api.get("/mags-jobs/usage?window_days=0")).status_code == 422
+
+
+async def test_a_key_opens_the_sandboxes_of_one_user(mags: Installation) -> None:
+    made = (await mags.api.post("/ssh-keys", json={"public_key": KEY})).json()
+    answer = await mags.stranger.post("/ssh-keys", json={"public_key": KEY})
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    await mags.api.delete(f"/ssh-keys/{made['id']}")
+    made = (await mags.stranger.post("/ssh-keys", json={"public_key": KEY})).json()
+    await mags.stranger.delete(f"/ssh-keys/{made['id']}")
+
+
+async def test_a_token_makes_none_that_outlives_it(mags: Installation) -> None:
+    end = iso(datetime.now(UTC) + timedelta(hours=1))
+    made = await token(mags, expires_at=end)
+    async with client(mags.url, made["token"]) as api:
+        assert (await api.post("/tokens", json={})).json()["expires_at"] == end
+        later = iso(datetime.now(UTC) + timedelta(hours=2))
+        answer = await api.post("/tokens", json={"expires_at": later})
+        assert answer.status_code == 422 and "expires_at" in answer.json()["details"]["fields"]
+
+
+async def test_nobody_keeps_records_without_end(tmp_path: Path) -> None:
+    async with alone(tmp_path, max_records=2) as mags:  # one token is there already
+        assert (await mags.api.post("/tokens", json={})).status_code == 201
+        cron = {"cron_expression": "@daily", "script": "true"}
+        for number in range(2):
+            assert (await mags.api.post("/mags-cron", json={"name": f"c{number}", **cron})).status_code == 201
+            alias = {"subdomain": f"alias-{number}", "workspace_id": "w"}
+            assert (await mags.api.post("/mags-url-aliases", json=alias)).status_code == 201
+        for path, body in (
+            ("/tokens", {}),
+            ("/mags-cron", {"name": "more", **cron}),
+            ("/mags-url-aliases", {"subdomain": "alias-more", "workspace_id": "w"}),
+        ):
+            answer = await mags.api.post(path, json=body)
+            assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited"), path
 
 
 async def test_the_pool_is_shown(mags: Installation) -> None:

@@ -99,6 +99,23 @@ async def test_many_writers_at_once_all_get_their_turn(url: str) -> None:
         await two.close()
 
 
+async def test_records_that_can_not_be_written_are_said_to_be_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mags.control.db.engine.BUSY_PATIENCE_S", 0.2)
+    async with alone(tmp_path) as mags:
+        await mags.host()
+        other = sqlite3.connect(tmp_path / "control.db", isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            answer = await mags.api.post("/mags-jobs", json={"script": "true"})
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+            assert answer.headers["retry-after"]
+        finally:
+            other.close()
+        assert (await mags.run("true"))["status"] == "completed"
+
+
 async def test_another_writer_is_waited_for_and_nobody_else_waits(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path}/a.db")
     other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)

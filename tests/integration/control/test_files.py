@@ -71,6 +71,16 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         assert (await mags.api.get("/mags-files")).json()["total"] == 0
 
 
+async def test_all_files_together_are_bounded(tmp_path: Path) -> None:
+    async with alone(tmp_path, max_uploaded_bytes=1000) as mags:
+        first = (await mags.api.post("/mags-files", files={"file": ("a", b"x" * 600)})).json()
+        answer = await mags.api.post("/mags-files", files={"file": ("b", b"x" * 600)})
+        assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")
+        assert (await mags.stranger.post("/mags-files", files={"file": ("b", b"x" * 600)})).status_code == 201
+        await mags.api.delete(f"/mags-files/{first['file_id']}")
+        assert (await mags.api.post("/mags-files", files={"file": ("b", b"x" * 600)})).status_code == 201
+
+
 async def test_a_file_in_a_vm_is_written_read_listed_and_removed(mags: Installation) -> None:
     await mags.host()
     await mags.submit("sleep infinity", persistent=True, name="files")

@@ -17,9 +17,12 @@ from mags.control.http.callers import authenticator
 from mags.control.http.times import moment
 from mags.control.models import SshKey, Token
 from mags.control.records import accounts, public_keys
+from mags.control.records.accounts import Caller
 from mags.control.records.idempotency import Earlier, Once, exactly_once
+from mags.control.records.limits import check_room
 from mags.control.records.vms import footprint
 from mags.kit.clock import from_iso
+from mags.protocol.errors import Problem
 
 router = APIRouter(tags=["account"])
 
@@ -68,15 +71,14 @@ async def add_token(
     world: TheWorld, caller: Keeper, body: TokenRequest, once: Annotated[Once | None, Depends(the_once)]
 ) -> Response:
     scopes = accounts.SCOPES if body.scopes is None else tuple(dict.fromkeys(body.scopes))
-    expires_ms = int(from_iso(body.expires_at).timestamp() * 1000) if body.expires_at is not None else None
-    if expires_ms is not None and expires_ms <= now_ms():
-        raise errors.invalid("expires_at", "It is in the past.")
+    expires_ms = _end(caller, body.expires_at)
     for scope in scopes:
         if scope not in caller.scopes:
             raise errors.invalid("scopes", f"Your own token lacks {scope!r}, so it can't give it away.")
     secret = PREFIX + secrets.token_urlsafe(32)
 
     async def make(session: AsyncSession) -> Earlier:
+        await check_room(session, Token, caller.user_id, world.settings.max_records, "tokens")
         row = await accounts.add_token(
             session, caller.user_id, secret, name=body.name, scopes=scopes, expires_ms=expires_ms
         )
@@ -85,6 +87,20 @@ async def add_token(
     answer, made = await exactly_once(world.db, caller.user_id, once, make)
     # The secret is not kept, so the answer to a repeated request can't have it.
     return Json({**answer.body, "token": secret if made else None}, status_code=answer.status)
+
+
+def _end(caller: Caller, wish: str | None) -> int | None:
+    """When a new token runs out: never after the one that makes it."""
+    if wish is None:
+        return caller.expires_ms
+    expires_ms = int(from_iso(wish).timestamp() * 1000)
+    if expires_ms <= now_ms():
+        raise errors.invalid("expires_at", "It is in the past.")
+    if caller.expires_ms is not None and expires_ms > caller.expires_ms:
+        raise errors.invalid(
+            "expires_at", f"Your own token runs out at {moment(caller.expires_ms)}; give no later time."
+        )
+    return expires_ms
 
 
 @router.delete("/tokens/{id}", summary="Revoke a token")
@@ -124,6 +140,11 @@ async def add_key(
         for row in await accounts.ssh_keys(session, caller.user_id):
             if row.fingerprint == key.fingerprint:
                 return Earlier(201, with_warnings(_key_view(row), body))
+        if await accounts.is_somebody_elses(session, caller.user_id, key.fingerprint):
+            raise Problem("conflict", "Another user has this SSH key already; make one of your own (ssh-keygen).")
+        await check_room(
+            session, SshKey, caller.user_id, world.settings.max_records, "SSH keys", SshKey.job_id.is_(None)
+        )
         row = await accounts.add_ssh_key(
             session,
             caller.user_id,

@@ -17,7 +17,7 @@ class TokenRequest(Body):
     """POST /tokens."""
 
     name: Label = "token"
-    expires_at: str | None = Field(None, max_length=64, description="ISO 8601; never, if left out.")
+    expires_at: str | None = Field(None, max_length=64, description="ISO 8601; left out: as your own token's.")
     scopes: list[str] | None = Field(None, max_length=8, description=f"Of {', '.join(SCOPES)}; all if left out.")
 
     @field_validator("expires_at")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy import case, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from mags.control.db import now_ms
@@ -18,6 +20,7 @@ from mags.protocol.states import JobStatus
 router = APIRouter(tags=["jobs"])
 
 DAY_MS = 86_400_000
+_OF_A_DAY = ((1, "jobs"), (2, "completed_jobs"), (3, "failed_jobs"))
 
 
 class Day(BaseModel):
@@ -60,15 +63,7 @@ async def usage(world: TheWorld, caller: Reader, window_days: Annotated[int, Que
                 .group_by("day")
             )
         ).all()
-        lasted = func.coalesce(Vm.ended_ms, moment_ms) - func.coalesce(Vm.started_ms, Vm.created_ms)
-        lived = case((lasted > 0, lasted), else_=0)  # a clock may have been set back meanwhile
-        vms = (
-            await session.execute(
-                select(_day(Vm.created_ms), func.coalesce(func.sum(lived), 0))
-                .where(Vm.owner_id == owner, Vm.created_ms >= since, Vm.started.is_(True))
-                .group_by("day")
-            )
-        ).all()
+        seconds = await _vm_seconds(session, owner, since, moment_ms)
         files = (
             await session.execute(select(func.coalesce(func.sum(File.size), 0)).where(File.owner_id == owner))
         ).scalar_one()
@@ -79,7 +74,7 @@ async def usage(world: TheWorld, caller: Reader, window_days: Annotated[int, Que
                 )
             )
         ).scalar_one()
-    seconds = {int(day): int(ms) // 1000 for day, ms in vms}
+    by_day = {int(row[0]): row for row in jobs}
     return Json(
         {
             "window_days": window_days,
@@ -92,16 +87,36 @@ async def usage(world: TheWorld, caller: Reader, window_days: Annotated[int, Que
             "storage_bytes": int(files) + int(workspaces),
             "by_day": [
                 {
-                    "date": (moment(int(row[0]) * DAY_MS) or "")[:10],
-                    "jobs": row[1],
-                    "completed_jobs": row[2],
-                    "failed_jobs": row[3],
-                    "vm_seconds": seconds.get(int(row[0]), 0),
+                    "date": (moment(day * DAY_MS) or "")[:10],
+                    **{name: by_day[day][index] if day in by_day else 0 for index, name in _OF_A_DAY},
+                    "vm_seconds": seconds.get(day, 0),
                 }
-                for row in sorted(jobs, key=lambda row: int(row[0]))
+                for day in sorted({*by_day, *seconds})
             ],
         }
     )
+
+
+async def _vm_seconds(session: AsyncSession, owner: str, since: int, until: int) -> dict[int, int]:
+    """Seconds that VMs were there, asleep or not, by day since 1970. Only those of several days come one by one."""
+    begin, end = func.coalesce(Vm.started_ms, Vm.created_ms), func.coalesce(Vm.ended_ms, until)
+    mine = (Vm.owner_id == owner, Vm.started.is_(True), end > begin)  # a clock may have been set back meanwhile
+    within = await session.execute(
+        select(_day(begin), func.sum(end - begin))
+        .where(*mine, begin >= since, begin // DAY_MS == end // DAY_MS)
+        .group_by("day")
+    )
+    spent = Counter({int(day): int(ms) for day, ms in within})
+    longer = await session.execute(
+        select(begin, end).where(*mine, end > since, (begin < since) | (begin // DAY_MS != end // DAY_MS))
+    )
+    for first, last in longer:
+        at = max(int(first), since)
+        while at < last:
+            midnight = (at // DAY_MS + 1) * DAY_MS
+            spent[at // DAY_MS] += min(midnight, int(last)) - at
+            at = midnight
+    return {day: ms // 1000 for day, ms in spent.items()}
 
 
 def _day(column: Any) -> Any:

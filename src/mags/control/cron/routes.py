@@ -20,6 +20,7 @@ from mags.control.lifecycles.schedule import next_after
 from mags.control.lifecycles.ticks import fire
 from mags.control.models import CronJob, Job
 from mags.control.records.idempotency import Earlier, Once, exactly_once
+from mags.control.records.limits import check_room
 from mags.protocol.errors import Problem
 from mags.protocol.ids import is_id, new_id
 
@@ -77,6 +78,7 @@ async def create(
         )
         if taken.scalar_one_or_none() is not None:
             raise _taken(body.name)
+        await check_room(session, CronJob, caller.user_id, world.settings.max_records, "cron jobs")
         moment_ms = now_ms()
         enabled, zone = body.enabled is not False, body.timezone or "UTC"
         row = CronJob(

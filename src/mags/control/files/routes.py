@@ -23,6 +23,7 @@ from mags.control.lifecycles.world import World
 from mags.control.models import File as FileRecord
 from mags.control.records.accounts import Caller
 from mags.control.records.idempotency import Earlier, exactly_once, once
+from mags.control.records.limits import check_bytes
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
 
@@ -82,9 +83,13 @@ async def _keep(world: World, caller: Caller, file: UploadFile, key: str | None)
     size, digest = await asyncio.to_thread(_measure, file.file, world.settings.max_file_bytes)
     file_id = new_id()
     request = once(key, "POST /mags-files", name, digest)
+    limit = world.settings.max_uploaded_bytes
+    async with world.db.read() as session:
+        await check_bytes(session, caller.user_id, size, limit)
     await store.put(world, file_id, file.file)
 
     async def make(session: AsyncSession) -> Earlier:
+        await check_bytes(session, caller.user_id, size, limit)  # others may have come meanwhile
         await session.execute(
             insert(FileRecord).values(
                 id=file_id, owner_id=caller.user_id, name=name, size=size, sha256=digest, created_ms=now_ms()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -25,6 +28,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    for kind in (IntegrityError, OperationalError, InterfaceError, PoolTimeout, sqlite3.OperationalError, OSError):
+        app.add_exception_handler(kind, _away)
     app.add_exception_handler(Exception, _defect)
 
 
@@ -74,6 +79,16 @@ async def _http(request: Request, error: Exception) -> Response:
     elif error.status_code == 400:
         words = "The body can't be read: " + words[:200].rstrip(".") + "."
     return problem_answer(Problem(code, words))
+
+
+async def _away(request: Request, error: Exception) -> Response:
+    """The database, or a disk, could not: nothing was kept."""
+    if isinstance(error, TimeoutError):  # an OSError too, and not one of these
+        return await _defect(request, error)
+    if isinstance(error, IntegrityError):
+        return problem_answer(Problem("unavailable", "Another request was just changing the same; try again."))
+    log.error("%s %s failed: %s", request.method, request.url.path, error)
+    return problem_answer(Problem("unavailable", "The server's records can't be used now; try again in a moment."))
 
 
 async def _defect(request: Request, error: Exception) -> Response:

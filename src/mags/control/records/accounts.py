@@ -151,6 +151,16 @@ async def ssh_keys(session: AsyncSession, owner: str, *, job_id: str | None = No
     ).scalars().all()  # fmt: skip
 
 
+async def is_somebody_elses(session: AsyncSession, owner: str, fingerprint: str) -> bool:
+    """Whether another user has the key: who comes with it must not land in a sandbox of the wrong one."""
+    found = await session.execute(
+        select(SshKey.id)
+        .where(SshKey.fingerprint == fingerprint, SshKey.owner_id != owner, SshKey.job_id.is_(None))
+        .limit(1)
+    )
+    return found.scalar_one_or_none() is not None
+
+
 async def remove_ssh_keys(session: AsyncSession, owner: str, ids: Sequence[str]) -> int:
     found = (
         await session.execute(select(SshKey.id).where(SshKey.owner_id == owner, SshKey.id.in_(ids)))

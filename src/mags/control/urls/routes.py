@@ -17,6 +17,7 @@ from mags.control.lifecycles.addresses import public_url
 from mags.control.models import Alias
 from mags.control.records import urls
 from mags.control.records.idempotency import Earlier, Once, exactly_once
+from mags.control.records.limits import check_room
 from mags.control.urls.schemas import AliasList, AliasRequest, AliasView
 from mags.protocol.errors import Problem
 
@@ -46,6 +47,7 @@ async def create(
     async def make(session: AsyncSession) -> Earlier:
         if await urls.taken(session, body.subdomain):
             raise _taken(body.subdomain)
+        await check_room(session, Alias, caller.user_id, settings.max_records, "aliases")
         alias = await urls.add_alias(session, caller.user_id, body.subdomain, body.workspace_id)
         view = with_warnings(_view(alias, settings), body)
         if body.domain not in (None, settings.apps_domain):

@@ -53,7 +53,8 @@ async def _keys(session: AsyncSession, public_key: str) -> Sequence[SshKey]:
         mark = fingerprint(public_key)
     except (ValueError, IndexError, binascii.Error):
         return []
-    rows = (await session.execute(select(SshKey).where(SshKey.fingerprint == mark))).scalars().all()
+    found = select(SshKey).where(SshKey.fingerprint == mark).order_by(SshKey.created_ms, SshKey.id)
+    rows = (await session.execute(found)).scalars().all()
     blob = _blob(public_key)
     return [row for row in rows if _blob(row.public_key) == blob]
 
