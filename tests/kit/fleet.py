@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from mags.host import remains
 from mags.host.storage.seaweedfs import SeaweedFS
-from tests.kit.installation import Installation
+from tests.kit.installation import CACHE, Installation
 from tests.kit.postgres import postgres
 
 PATIENCE_S = 120.0
@@ -74,7 +74,14 @@ class HostProgram:
         }
         self.log = data / "host.log"
         self._program: subprocess.Popen[bytes] | None = None
-        data.mkdir(exist_ok=True)
+        state = data / "host"
+        state.mkdir(parents=True)
+        # Templates are the same in all tests, and take the longest to make.
+        shared = CACHE / "vmm"
+        (shared / "templates").mkdir(parents=True, exist_ok=True)
+        (state / "templates").symlink_to(shared / "templates")
+        if (shared / "accelerator.json").exists():
+            shutil.copy(shared / "accelerator.json", state)
 
     def start(self) -> None:
         with self.log.open("ab") as log:
@@ -118,10 +125,14 @@ class HostProgram:
 
 
 class Fleet:
-    """`environment` is added to that of the hosts."""
+    """`lost_s`: seconds of silence after which a host is lost. `environment` is added to that of the hosts."""
 
-    def __init__(self, meta_url: str, store: SeaweedFS, *, environment: dict[str, str] | None = None) -> None:
-        self.mags = Installation(environment={"MAGS_CONTROL_HOST_LOST_S": "6"}, flags=("--programs", "control,edge"))
+    def __init__(
+        self, meta_url: str, store: SeaweedFS, *, lost_s: float = 30.0, environment: dict[str, str] | None = None
+    ) -> None:
+        self.mags = Installation(
+            environment={"MAGS_CONTROL_HOST_LOST_S": str(lost_s)}, flags=("--programs", "control,edge")
+        )
         self.hosts: dict[str, HostProgram] = {}
         self._storage = {
             "MAGS_HOST_STORAGE_KIND": "s3",

@@ -1,0 +1,101 @@
+"""Two hosts under one control, workspaces in S3 with their metadata in PostgreSQL: files go where they are wanted, and
+of two hosts that both believe they own a workspace, one is right."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kit import fleet as fleets
+from tests.kit.fleet import Fleet, until
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def fleet(base_image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with (
+        fleets.metadata() as meta,
+        fleets.seaweedfs(tmp_path_factory.mktemp("weed")) as store,
+        Fleet(meta, store, lost_s=6) as fleet,
+    ):
+        yield fleet
+
+
+def test_files_go_to_another_host_when_theirs_is_stopped_cut_off_or_without_power(fleet: Fleet) -> None:
+    mags = fleet.mags
+    a = fleet.host("a")
+    mags.cli("new", "always", "-p", "--no-sleep", "--startup-command", "echo up >> /root/starts; sleep 5000")
+    mags.cli("exec", "always", "echo kept > /root/f")
+    mags.cli("sync", "always")
+    mags.cli("run", "-w", "stopped", "echo 1 > /root/f")
+    mags.cli("stop", "stopped")
+    mags.cli("run", "-w", "parked", "echo 1 > /root/f; echo straight > /jfs/f")
+    mags.cli("sync", "parked")
+    mags.cli("run", "-w", "torn", "echo 1 > /root/f")
+    mags.cli("sync", "torn")
+
+    b = fleet.host("b")
+    a.freeze()
+    # Nobody waits for the frozen one: what was stopped starts elsewhere at once, the rest when its host is lost.
+    assert mags.out("run", "-w", "stopped", "cat /root/f") == "1\n"
+    assert mags.json("status", "stopped")["host_id"] == "b"
+    until(
+        lambda: fleet.view("a", "load") is None and _host_of(fleet, "always") == "b", "the one that never sleeps moves"
+    )
+    assert mags.out("run", "-w", "torn", "cat /root/f; echo 2 > /root/f") == "1\n"
+    mags.cli("sync", "torn")
+    assert _out(fleet, "always", "cat /root/f /root/starts") == "kept\nup\n"
+
+    # The frozen host goes on: what it has is stale, is refused, and ends; nothing of it reaches the store.
+    assert a.vms()
+    a.thaw()
+    until(lambda: not a.vms(), "the stale VMs end")
+    for workspace in ("torn", "stopped"):
+        mags.cli("stop", workspace)
+    assert mags.out("run", "-w", "torn", "cat /root/f") == "2\n"
+
+    # Now the other one loses its power in the middle of everything.
+    mags.cli("exec", "always", "echo more >> /root/f")
+    mags.cli("sync", "always")
+    b.perish()
+    assert mags.out("run", "-w", "parked", "cat /root/f /jfs/f") == "1\nstraight\n"
+    until(lambda: _host_of(fleet, "always") == "a", "it is started again on the host that is left")
+    assert _out(fleet, "always", "cat /root/f /root/starts") == "kept\nmore\nup\nup\n"
+    mags.cli("stop", "always")
+
+
+def _host_of(fleet: Fleet, name: str) -> str | None:
+    status = fleet.mags.json("status", name)
+    return str(status["host_id"]) if status["status"] == "running" else None
+
+
+def _out(fleet: Fleet, name: str, command: str) -> str:
+    """What a command prints, once its VM answers: it may be just coming up."""
+    done: list[subprocess.CompletedProcess[bytes]] = []
+
+    def ran() -> bool:
+        done[:] = [fleet.mags.cli("exec", name, command, check=False)]
+        return done[0].returncode == 0
+
+    until(ran, f"{name} answers")
+    return done[0].stdout.decode()
+
+
+def test_a_planned_end_of_a_host_loses_nothing(fleet: Fleet) -> None:
+    a = fleet.host("a")
+    fleet.mags.cli("run", "-w", "planned", "echo 1 > /root/f")
+    fleet.mags.cli("sync", "planned")
+    a.end(signal.SIGTERM)
+    fleet.hosts["b"].start()
+    fleet.host("b")
+    assert fleet.mags.out("run", "-w", "planned", "cat /root/f; echo 2 > /root/f") == "1\n"
+    fleet.mags.cli("stop", "planned")
+    # It comes back, takes up the VM that it had, and is told that this one is stale.
+    a.start()
+    fleet.host("a")
+    until(lambda: not a.vms(), "the stale VM ends")
+    assert fleet.mags.out("run", "-w", "planned", "cat /root/f") == "2\n"
