@@ -251,11 +251,13 @@ class CronJobs(TypedDict):
 class Token(TypedDict):
     id: str
     name: str
+    prefix: str
+    scopes: list[str]
     created_at: str
     last_used_at: str | None
     expires_at: str | None
-    token: NotRequired[str]
-    """Only in the answer that creates it."""
+    token: NotRequired[str | None]
+    """Only in the answer that creates it; None where that is repeated."""
 
 
 class Tokens(TypedDict):

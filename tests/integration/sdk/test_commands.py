@@ -162,12 +162,14 @@ def test_logs_list_status_and_stop(cli: Cli) -> None:
     assert message["message"] == "line" and end["status"] == "completed"
     assert request_id in cli("list", "-q").stdout.decode().split()
     assert b"completed" in cli("status", request_id).stdout
-    assert cli("stop", "listed").stderr == b"listed is stopped.\n"
+    assert cli("stop", "listed").stderr == b"'listed' is stopped.\n"
     assert b"nowhere" in cli("stop", "nowhere", status=1).stderr
 
 
 def test_ssh_without_a_gateway_goes_through_the_api(cli: Cli) -> None:
     done = cli("ssh", "sshbox", "--", "echo made; exit 3", status=3)
+    refused = cli("ssh", "-L", "8000:localhost:80", "-N", "sshbox", status=125)
+    assert b"no port can be forwarded" in refused.stderr
     assert done.stdout == b"made\n" and b"making sandbox sshbox" in done.stderr and b"through the API" in done.stderr
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mags.cli.command import Refused, Session, add_json
+from mags.cli.command import Session, add_json
 from mags.cli.scripts import read_environment, read_script
 from mags.cli.times import since
 from mags.sdk.calls import cron
@@ -51,17 +51,16 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         case "list":
             _list(arguments, session)
         case "show":
-            found = _find(session, arguments.job)
+            found = session.sender.send(cron.cron_get(arguments.job))
             console.json(found) if arguments.json else console.record(dict(found))
         case "run":
-            accepted = session.sender.send(cron.cron_run(_find(session, arguments.job)["id"]))
+            accepted = session.sender.send(cron.cron_run(arguments.job))
             console.json(accepted) if arguments.json else console.out(accepted["request_id"])
         case "remove":
-            session.sender.send(cron.cron_delete(_find(session, arguments.job)["id"]))
+            session.sender.send(cron.cron_delete(arguments.job))
             console.note(f"{arguments.job} is removed.")
         case verb:
-            found = _find(session, arguments.job)
-            session.sender.send(cron.cron_update(found["id"], enabled=verb == "enable"))
+            found = session.sender.send(cron.cron_update(arguments.job, enabled=verb == "enable"))
             console.note(f"{found['name']} is {verb}d.")
     return 0
 
@@ -99,10 +98,3 @@ def _list(arguments: argparse.Namespace, session: Session) -> None:
     ]
     heads = ("NAME", "WHEN", "ZONE", "WORKSPACE", "NEXT", "LAST", "STATUS", "RUNS")
     session.console.table(heads, rows, nothing="No cron jobs. Add one: mags cron add NAME '@hourly' 'echo hello'")
-
-
-def _find(session: Session, name: str) -> CronJob:
-    for job in session.sender.send(cron.cron_list())["cron_jobs"]:
-        if name in (job["id"], job["name"]):
-            return job
-    raise Refused(f"There is no cron job {name!r}. See `mags cron list`.")

@@ -47,5 +47,5 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     session.console.table(heads, rows, nothing="No jobs yet. Run one: mags run 'echo Hello World'")
     hidden = found["total"] - found["page_size"] * (found["page"] - 1) - len(rows)
     if hidden > 0:
-        session.console.note(f"{hidden} older ones: --page {found['page'] + 1}, or -n {found['total']}")
+        session.console.note(f"{hidden} older ones: --page {found['page'] + 1}")
     return 0

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 
-from mags.cli.command import Session
+from mags.cli.command import PLATFORM_FAILED, Refused, Session
 from mags.cli.sandboxes import find, make
 from mags.sdk.errors import MagsError
 
@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         job = make(session, arguments.name, synced=arguments.persistent)
     request_id = job["request_id"]
     if shutil.which("ssh") is None:
-        session.console.note("There is no `ssh` here: going through the API instead.")
-        return _through_the_api(session, request_id, command)
+        return _through_the_api(arguments, session, request_id, command, "There is no `ssh` here")
     from mags.cli import openssh
 
     try:
@@ -51,8 +50,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     except MagsError as error:
         if error.code not in NO_GATEWAY:
             raise
-        session.console.note(f"No SSH gateway ({error}): going through the API instead.")
-        return _through_the_api(session, request_id, command)
+        return _through_the_api(arguments, session, request_id, command, f"No SSH gateway ({error})")
     options = [word for forward in arguments.forward for word in ("-L", forward)]
     options += [word for proxy in arguments.proxy for word in ("-D", proxy)]
     if arguments.no_command:
@@ -62,7 +60,12 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     return openssh.connect(access, options, command)
 
 
-def _through_the_api(session: Session, request_id: str, command: list[str]) -> int:
+def _through_the_api(
+    arguments: argparse.Namespace, session: Session, request_id: str, command: list[str], why: str
+) -> int:
+    if arguments.forward or arguments.proxy or arguments.no_command:
+        raise Refused(f"{why}, so no port can be forwarded: open it to the web instead (`mags url`).", PLATFORM_FAILED)
+    session.console.note(f"{why}: going through the API instead.")
     from mags.cli.terminal import converse, window_size
     from mags.sdk.exec_protocol import start_message
     from mags.sdk.process import Process

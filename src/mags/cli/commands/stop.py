@@ -14,6 +14,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
     for job in arguments.job:
-        session.sender.send(jobs.stop(job))
-        session.console.note(f"{job} is stopped.")
+        answer = session.sender.send(jobs.stop(job))
+        session.console.note(answer.get("message") or f"{job} is stopped.")
     return 0

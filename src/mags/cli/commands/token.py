@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mags.cli.command import Session, add_json
+from mags.cli.command import Refused, Session, add_json
 from mags.cli.times import since
 from mags.sdk.calls import account
 
@@ -26,10 +26,14 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         case "create":
             call = account.create_token(arguments.name, expires_at=arguments.expires, scopes=arguments.scope)
             made = session.sender.send(call)
+            secret = made.get("token")
+            if secret is None:  # made by a request whose answer was lost: nobody has it
+                session.sender.send(account.delete_token(made["id"]))
+                raise Refused("The answer with the token was lost on its way, so it is void now. Make another.")
             if arguments.json:
                 console.json(made)
             else:
-                console.out(made["token"])
+                console.out(secret)
                 console.note("This is the only time that it is shown.")
         case "list":
             found = session.sender.send(account.list_tokens())
