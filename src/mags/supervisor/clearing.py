@@ -93,10 +93,18 @@ def is_installation(layout: Layout) -> bool:
 def remove_data(layout: Layout) -> list[Path]:
     """Remove every file of ours: records, images, VMs, workspaces. What there was of others, stays: its paths."""
     for path in layout.everything:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
     with suppress(OSError):
         layout.data.rmdir()
     return sorted(layout.data.iterdir()) if layout.data.exists() else []
+
+
+def _remove(path: Path) -> None:
+    """Of a mount point (a disk for the host's VMs, say) what is on it."""
+    if path.is_mount():
+        for below in path.iterdir():
+            _remove(below)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
