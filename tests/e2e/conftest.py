@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kit.installation import CACHE, MAGS, Installation
+from tests.kit.neighbour import NETWORK
 
 
 @pytest.fixture(scope="session")
@@ -26,5 +28,6 @@ def base_image() -> None:
 
 @pytest.fixture(scope="session")
 def mags(base_image: None) -> Iterator[Installation]:
-    with Installation(environment={"MAGS_HOST_POOL_TARGET": "2"}) as installation:
+    environment = {"MAGS_HOST_POOL_TARGET": "2", "MAGS_HOST_ALLOWED_NETWORKS": json.dumps([str(NETWORK)])}
+    with Installation(environment=environment) as installation:
         yield installation

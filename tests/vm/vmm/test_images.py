@@ -13,17 +13,15 @@ from pathlib import Path
 import pytest
 
 from mags.host.images import ImageInvalid, ImageStore, agent_path, firmware, wheel
-from mags.host.images.alpine import confined
 from mags.host.images.build import build_alpine, import_image
 from mags.host.vmm.spec import VmSpec
 from mags.kit.process import run
 from tests.kit import vms
+from tests.kit.mirror import PACKAGE, make_repository
 from tests.unit.host.images.archives import directory, member, symlink, tar
 from tests.unit.host.images.test_layout import Layout
 
 pytestmark = pytest.mark.vm
-
-PACKAGE = "hello-mags"
 
 
 def link_or_copy(source: str, target: str) -> None:
@@ -61,32 +59,6 @@ def site(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-async def make_mirror(store: ImageStore, scratch: Path, site: Path) -> Path:
-    """A package and an index, signed as Alpine's are; the directory of the public key."""
-    scratch.mkdir()
-    tree = await firmware.root_tree(store.cache, scratch)
-    keys = scratch / "keys"
-    keys.mkdir()
-    work = tree / "b"
-    (work / "files/usr/bin").mkdir(parents=True)
-    (work / "files/usr/bin" / PACKAGE).write_text("#!/bin/sh\necho from the package\n")
-    (work / "files/usr/bin" / PACKAGE).chmod(0o755)
-    await run(["openssl", "genrsa", "-out", work / "key.rsa", "2048"], timeout=60)
-    await run(["openssl", "rsa", "-in", work / "key.rsa", "-pubout", "-out", keys / "test.rsa.pub"], timeout=60)
-    facts = [f"name:{PACKAGE}", "version:1.0-r0", "arch:x86_64", "description:for a test"]
-    made = f"/b/{PACKAGE}-1.0-r0.apk"
-    words = [word for fact in facts for word in ("--info", fact)]
-    signed = ["--sign-key", "/b/key.rsa"]
-    await run(confined(tree, "mkpkg", *words, "--files", "/b/files", "--output", made, *signed), timeout=60)
-    index = ["mkndx", "--allow-untrusted", "--output", "/b/APKINDEX.tar.gz", *signed, made]
-    await run(confined(tree, *index), timeout=60)
-    (site / "x86_64").mkdir()
-    for path in work.glob("*[kz]"):
-        shutil.copy(path, site / "x86_64")
-    shutil.rmtree(tree)
-    return keys
-
-
 async def file_in(image: Path, name: str) -> bytes:
     return (await run(["debugfs", "-R", f"cat {name}", image], timeout=60)).stdout
 
@@ -94,7 +66,7 @@ async def file_in(image: Path, name: str) -> bytes:
 async def test_alpine_gets_the_packages_that_a_mirror_has(
     store: ImageStore, site: tuple[Path, str], tmp_path: Path
 ) -> None:
-    keys = await make_mirror(store, tmp_path / "mirror", site[0])
+    keys = await make_repository(store, tmp_path / "mirror", site[0])
     said: list[str] = []
     image = await build_alpine(
         store, packages=[PACKAGE, "nosuch", "busybox"], repositories=[site[1]], keys=keys, progress=said.append
@@ -108,7 +80,7 @@ async def test_alpine_gets_the_packages_that_a_mirror_has(
 
 
 async def test_an_unsigned_mirror_is_not_used(store: ImageStore, site: tuple[Path, str], tmp_path: Path) -> None:
-    await make_mirror(store, tmp_path / "mirror", site[0])
+    await make_repository(store, tmp_path / "mirror", site[0])
     image = await build_alpine(store, packages=[PACKAGE], repositories=[site[1]])
     assert image.missing == (PACKAGE,)
 
