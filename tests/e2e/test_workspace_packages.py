@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.images.firmware import agent_path
 from mags.host.images import ImageStore
+from mags.host.images.firmware import agent_path
 from tests.kit import python_image
 from tests.kit.installation import CACHE, Installation
 from tests.kit.mirror import KEY, PACKAGE, make_repository, make_wheel

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from mags.host.storage.config import StorageSettings
 from mags.host.storage.errors import StaleEpoch
 from mags.host.storage.syncer import recover
 from mags.protocol.ids import new_id
-from tests.vm.storage.conftest import Bench
+from tests.kit.objectstore import count_blocks
+from tests.vm.storage.conftest import ON_BOTH, ON_S3, Bench
 
 pytestmark = pytest.mark.vm
 
@@ -26,6 +28,7 @@ stat -c '%s' sparse; du -k sparse | cut -f1; test -p pipe && echo pipe
 """
 
 
+@ON_BOTH
 async def test_all_kinds_of_changes_are_there_in_the_next_vm(bench: Bench) -> None:
     workspace = new_id()
     box = await bench.start(bench.attachment(workspace))
@@ -39,6 +42,7 @@ async def test_all_kinds_of_changes_are_there_in_the_next_vm(bench: Bench) -> No
     assert said.split()[:6] == ["text", "4711", "0", "0", "2", "12"]
 
 
+@ON_S3
 async def test_second_sync_carries_only_what_changed(bench: Bench) -> None:
     box = await bench.start(bench.attachment(new_id()))
     await box.run("dd if=/dev/urandom of=/root/big bs=1M count=30 2>/dev/null")
@@ -51,6 +55,7 @@ async def test_second_sync_carries_only_what_changed(bench: Bench) -> None:
     assert (third.bytes, third.generation) == (0, second.generation)
 
 
+@ON_S3
 async def test_what_is_synced_survives_any_death_and_is_a_whole_file_system(bench: Bench) -> None:
     """A writer runs all the time; the VM is killed after a sync. Each file that was there is whole."""
     workspace = new_id()
@@ -72,6 +77,7 @@ async def test_what_is_synced_survives_any_death_and_is_a_whole_file_system(benc
     assert (marker, bad) == ("before", "0") and int(count) > 0
 
 
+@ON_S3
 async def test_forks_diverge(bench: Bench) -> None:
     base, fork = new_id(), new_id()
     box = await bench.start(bench.attachment(base))
@@ -91,6 +97,30 @@ async def test_forks_diverge(bench: Bench) -> None:
     again = await bench.start(bench.attachment(fork))
     assert await again.run("cat /root/f") == "fork\n"
     assert await throw_away.run("cat /root/f") == "x\n"
+
+
+@ON_S3
+async def test_deletion_frees_every_block_in_the_store(bench: Bench, storage: StorageSettings) -> None:
+    await bench.engine.workspaces.blank(1)
+    empty = await count_blocks(storage)
+    base, fork = new_id(), new_id()
+    box = await bench.start(bench.attachment(base))
+    await box.run("head -c 9000000 /dev/urandom > /root/f")
+    await box.syncer.sync()
+    one = await bench.start(bench.attachment(fork, base=base, base_generation=bench.rows.generation[base]))
+    for number in range(3):
+        await one.run(f"head -c 1000000 /dev/urandom > /root/{number}")
+        await one.syncer.sync()
+    await bench.end(box)
+    await bench.engine.workspaces.delete(base)
+    await bench.engine.collect()
+    assert await one.run("wc -c < /root/f") == "9000000\n" and await count_blocks(storage) > empty
+    await bench.end(one)
+    await bench.engine.workspaces.delete(fork)
+    await bench.engine.collect()
+    async with asyncio.timeout(60):
+        while await count_blocks(storage) != empty:
+            await asyncio.sleep(0.2)
 
 
 async def test_disk_grows_and_keeps_its_files(bench: Bench) -> None:
@@ -163,3 +193,31 @@ async def test_stale_owner_is_refused(bench: Bench) -> None:
     await bench.end(new)
     again = await bench.start(bench.attachment(workspace))
     assert await again.run("cat /root/f") == "new\n"
+
+
+async def test_fork_of_a_fork_of_twenty_forks(bench: Bench) -> None:
+    """Each is deleted as soon as the next is made: nothing is read through another."""
+    first = new_id()
+    box = await bench.start(bench.attachment(first))
+    await box.run("head -c 3000000 /dev/urandom > /root/f; md5sum /root/f > /root/sum; echo straight > /jfs-mark")
+    await box.syncer.sync()
+    await bench.end(box)
+    last = first
+    for _ in range(19):
+        fork = new_id()
+        attachment = bench.attachment(fork, base=last, base_generation=bench.rows.generation[last])
+        attached = await bench.engine.workspaces.attach(attachment, vm_id=new_id())
+        bench.rows.generation[fork] = attached.generation
+        await attached.release()
+        await bench.engine.workspaces.delete(last)
+        last = fork
+    end = new_id()
+    box = await bench.start(bench.attachment(end, base=last, base_generation=bench.rows.generation[last]))
+    await bench.engine.workspaces.delete(last)
+    await bench.engine.collect()
+    assert await box.run("md5sum -c /root/sum; cat /jfs-mark; echo more > /root/g") == "/root/f: OK\nstraight\n"
+    await box.syncer.sync()
+    await bench.end(box)
+    again = await bench.start(bench.attachment(end))
+    assert await again.run("md5sum -c /root/sum; cat /root/g") == "/root/f: OK\nmore\n"
+    assert len(await bench.engine.workspaces.manifests()) == 1
