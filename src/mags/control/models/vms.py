@@ -12,7 +12,7 @@ class Vm(Base):
     __tablename__ = "vms"
     __table_args__ = (
         Index("ix_vms_owner_id_active", "owner_id", "active"),
-        Index("ix_vms_host_id_active", "host_id", "active"),
+        Index("ix_vms_active_host_id", "active", "host_id"),
         Index("ix_vms_workspace_id", "workspace_id"),
         Index("ix_vms_ended_ms", "ended_ms"),
     )

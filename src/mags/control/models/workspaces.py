@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, ForeignKey, Integer, String, UniqueConstraint
+from sqlalchemy import Boolean, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from mags.control.models.base import Base, Count, Id, Moment, Name
@@ -10,7 +10,11 @@ from mags.control.models.base import Base, Count, Id, Moment, Name
 
 class Workspace(Base):
     __tablename__ = "workspaces"
-    __table_args__ = (UniqueConstraint("owner_id", "name", "deleted_ms"),)
+    __table_args__ = (
+        UniqueConstraint("owner_id", "name", "deleted_ms"),
+        Index("ix_workspaces_vm_id", "vm_id"),
+        Index("ix_workspaces_deleted_ms", "deleted_ms"),
+    )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     owner_id: Mapped[Id] = mapped_column(ForeignKey("users.id"))
