@@ -174,8 +174,8 @@ class Child:
             try:
                 await self._launch()
                 await self._wait_ready()
-            except ChildFailed as error:
-                log.error("%s", error)
+            except (ChildFailed, OSError) as error:  # OSError: no room for a process, or for its log
+                log.error("%s can't be started again yet: %s", self.name, error)
                 if self._process is not None and self._process.returncode is None:
                     _signal_group(self._process.pid, signal.SIGKILL)
                 continue

@@ -68,6 +68,24 @@ async def test_a_killed_child_is_started_again(tmp_path: Path) -> None:
     await child.stop()
 
 
+async def test_a_child_is_started_again_once_there_is_room_for_its_log(tmp_path: Path) -> None:
+    child, _ = _child(tmp_path, "touch READY; exec sleep 1000")
+    await child.start()
+    first = child.pid
+    assert first is not None
+    folder, aside = tmp_path / "log", tmp_path / "aside"
+    folder.rename(aside)
+    folder.touch()  # where nothing can be made
+    os.kill(first, signal.SIGKILL)
+    while child.restarts == 0:
+        await asyncio.sleep(0.02)
+    folder.unlink()
+    aside.rename(folder)
+    while child.pid in (None, first):
+        await asyncio.sleep(0.02)
+    await child.stop()
+
+
 async def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     child, _ = _child(tmp_path, "trap '' TERM; touch READY; while :; do sleep 0.1; done", stop_timeout=0.3)
     await child.start()
