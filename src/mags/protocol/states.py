@@ -14,7 +14,7 @@ A VM, owned by its driver task on the host:
 `ready` is a VM that waits for its first script; `parked` one whose scripts have ended and that is kept for the next
 run of its workspace.
 
-A job, owned by control:
+A job, owned by control (`lifecycles.endings` writes the final states):
 
     pending -> running <-> sleeping
        |          |            |
@@ -59,13 +59,6 @@ class JobStatus(StrEnum):
 
 
 _J = JobStatus
-JOB_TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
-    _J.PENDING: frozenset({_J.RUNNING, _J.COMPLETED, _J.ERROR}),
-    _J.RUNNING: frozenset({_J.SLEEPING, _J.COMPLETED, _J.ERROR}),
-    _J.SLEEPING: frozenset({_J.RUNNING, _J.COMPLETED, _J.ERROR}),
-    _J.COMPLETED: frozenset(),
-    _J.ERROR: frozenset(),
-}
 FINAL_JOB_STATUSES = frozenset({_J.COMPLETED, _J.ERROR})
 FINAL_VM_STATES = frozenset({_V.GONE, _V.FAILED})
 

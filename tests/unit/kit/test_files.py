@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -30,12 +30,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_times_are_written_with_z_and_read_back() -> None:
     moment = datetime(2026, 1, 31, 12, 0, 0, 123000, tzinfo=UTC)
     assert clock.iso(moment) == "2026-01-31T12:00:00.123Z"
-    assert clock.iso(moment.replace(tzinfo=None)) == "2026-01-31T12:00:00.123Z"
-    assert clock.from_iso("2026-01-31T12:00:00.123Z") == moment
-    assert clock.iso(None) is None
-    assert clock.milliseconds(moment, moment + timedelta(seconds=1.5)) == 1500
-    assert clock.milliseconds(moment, None) is None
-    assert clock.milliseconds(moment, moment.replace(tzinfo=None)) == 0
+    assert clock.from_iso("2026-01-31T12:00:00.123Z") == clock.from_iso("2026-01-31T12:00:00.123") == moment
 
 
 def test_programs_are_found_beside_python_or_on_the_path() -> None:

@@ -1,27 +1,16 @@
 from __future__ import annotations
 
-from mags.protocol.states import (
-    FINAL_JOB_STATUSES,
-    FINAL_VM_STATES,
-    JOB_TRANSITIONS,
-    VM_TRANSITIONS,
-    JobStatus,
-    VmState,
-    may,
-)
+from mags.protocol.states import FINAL_VM_STATES, VM_TRANSITIONS, VmState, may
 
 
 def test_every_state_has_its_row() -> None:
     assert set(VM_TRANSITIONS) == set(VmState)
-    assert set(JOB_TRANSITIONS) == set(JobStatus)
 
 
 def test_final_states_lead_nowhere_and_all_others_can_fail() -> None:
     for state, after in VM_TRANSITIONS.items():
         assert bool(after) is (state not in FINAL_VM_STATES)
         assert state in FINAL_VM_STATES or VmState.FAILED in after
-    for status, following in JOB_TRANSITIONS.items():
-        assert bool(following) is (status not in FINAL_JOB_STATUSES)
 
 
 def test_every_state_but_the_first_can_be_reached() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from mags.control.config import Settings
 
 
-def public_url(settings: Settings, subdomain: str, *, port: int | None = None, domain: str | None = None) -> str:
+def public_url(settings: Settings, subdomain: str, *, port: int | None = None) -> str:
     """The URL of a subdomain; with `port` of another port than the one that the bare name leads to."""
     label = f"{port}-{subdomain}" if port is not None else subdomain
     default = 443 if settings.apps_scheme == "https" else 80
     suffix = "" if settings.apps_port in (None, default) else f":{settings.apps_port}"
-    return f"{settings.apps_scheme}://{label}.{domain or settings.apps_domain}{suffix}"
+    return f"{settings.apps_scheme}://{label}.{settings.apps_domain}{suffix}"

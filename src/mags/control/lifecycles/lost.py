@@ -48,7 +48,7 @@ async def _lose(world: World, host_id: str) -> None:
     async with world.db.write() as session:
         vms = (await session.execute(select(Vm).where(Vm.host_id == host_id, Vm.active.is_(True)))).scalars().all()
         for vm in vms:
-            if vm.started and vm.keep == "stay" and not await _never_sleeps(session, vm):
+            if vm.started and vm.keep == "stay" and not (vm.no_sleep and vm.attached):
                 if vm.state != VmState.SLEEPING:
                     log.warning("VM %s of lost host %s counts as asleep", vm.id, host_id)
                     vm.state = VmState.SLEEPING
@@ -58,10 +58,6 @@ async def _lose(world: World, host_id: str) -> None:
                 log.warning("VM %s ends: %s", vm.id, reason)
                 await end_vm(session, vm, effects, state=VmState.FAILED, reason=reason)
     await effects.apply(world)
-
-
-async def _never_sleeps(session: AsyncSession, vm: Vm) -> bool:
-    return vm.no_sleep and vm.attached
 
 
 async def reconcile(world: World, host_id: str) -> None:

@@ -104,5 +104,5 @@ async def _finish(
     progress("Making the file system")
     layout.make_mount_points(tree)
     await filesystem.make_image(tree, store_file := tree.parent / "rootfs.raw")
-    image = Image(name, "", 0, source, iso(now()) or "", "", tuple(packages), tuple(missing))
+    image = Image(name, "", 0, source, iso(now()), "", tuple(packages), tuple(missing))
     return await store.publish(store_file, image)
