@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from mags.host.machines import welcome
 from mags.host.machines.capacity import Capacity
 from mags.host.machines.cells import Cells
 from mags.host.machines.claim import claim
+from mags.host.machines.departure import depart
 from mags.host.machines.events import Events
 from mags.host.machines.fleet import Fleet
 from mags.host.machines.journal import Journal
@@ -40,6 +41,7 @@ from mags.host.vmm.qemu import QemuVmm
 from mags.hostclient import HostClient
 from mags.kit import nats
 from mags.kit.locks import exclusive
+from mags.kit.tasks import end
 from mags.protocol.states import VmState
 
 log = logging.getLogger(__name__)
@@ -54,17 +56,19 @@ class Stopped(Exception):
 
 
 async def run(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT. TimeoutError when NATS, or another host program's end, does not come in time."""
-    stop = asyncio.Event()
+    """Until SIGTERM or SIGINT, or after SIGUSR1 until every VM is put away. TimeoutError when NATS, or another host
+    program's end, does not come in time."""
+    stop, leave = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, leave.set)
     images = ImageStore(settings.cache, agent_path())
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(exclusive(settings.state / remains.LOCK, timeout=LOCK_S))
         await remains.clear_abandoned(settings.runtime_dir)
         vmm = await QemuVmm.open(images, settings.state, rehearse, settle, accelerator=settings.accel)
-        await serve(settings, vmm, images, stop, storage=StorageSettings())
+        await serve(settings, vmm, images, stop, leave=leave, storage=StorageSettings())
 
 
 async def serve(
@@ -73,9 +77,11 @@ async def serve(
     images: ImageStore,
     stop: asyncio.Event,
     *,
+    leave: asyncio.Event | None = None,
     storage: StorageSettings | None = None,
 ) -> None:
-    """The program on a given hypervisor, until `stop` is set. storage: None keeps no synced workspaces."""
+    """The program on a given hypervisor, until `stop` is set, or all that follows `leave` is done. storage: None keeps
+    no synced workspaces."""
     url = settings.nats_url.get_secret_value()
     async with AsyncExitStack() as stack:
         client = await nats.connect(url, name=f"host {settings.host_id}")
@@ -129,11 +135,23 @@ async def serve(
                 tasks.create_task(requests.serve())
                 tasks.create_task(herald.run())
                 log.info("host %s serves, %d VMs were left by an earlier program", settings.host_id, len(left))
-                await stop.wait()
+                await _until_told(stop, leave or asyncio.Event(), lambda: depart(fleet, capacity))
                 attachments.unmount = all(state is VmState.SLEEPING for state in fleet.count())
                 raise Stopped
         except* Stopped:
             log.info("host %s ends; %d VMs stay", settings.host_id, len(fleet))
+
+
+async def _until_told(stop: asyncio.Event, leave: asyncio.Event, depart: Callable[[], Awaitable[None]]) -> None:
+    async def departed() -> None:
+        await leave.wait()
+        await depart()
+
+    ways = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(departed())]
+    try:
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(ways)
 
 
 async def open_networks(settings: Settings, services: Mapping[int, int]) -> NamespacePool:

@@ -39,6 +39,11 @@ class Capacity:
 
     def __init__(self, settings: Settings, *, making: Callable[[], int], vms: Callable[[], int]) -> None:
         self._settings, self._making, self._vms = settings, making, vms
+        self._closed = False
+
+    def close(self) -> None:
+        """No more VMs from now on."""
+        self._closed = True
 
     def measure(self) -> Measure:
         """About 0.1 ms."""
@@ -53,6 +58,8 @@ class Capacity:
         )
 
     def verdict(self, measure: Measure | None = None) -> Verdict:
+        if self._closed:
+            return Verdict(False, f"Host {self._settings.host_id} is being taken out of service.")
         return judge(self._settings, measure or self.measure(), making=self._making(), vms=self._vms())
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Sequence
 
 from mags.host.machines.adoption import readopt
 from mags.host.machines.birth import bear, record_of
@@ -38,6 +39,10 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self._machines)
+
+    @property
+    def machines(self) -> Sequence[Machine]:
+        return list(self._machines.values())
 
     async def run(self, left: list[Record], ready: asyncio.Event) -> None:
         """Take up what was left and drive all machines, until cancelled; VMs stay up then."""

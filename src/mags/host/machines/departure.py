@@ -1,0 +1,45 @@
+"""A host that is to be taken out of service: no new VM comes, and those that are there are put away.
+
+scripts that run       are waited for
+parked VMs             end, their workspaces synced: the next run of these is on another host
+VMs that stay          fall asleep, synced; once this host is lost they wake on another one
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mags.host.machines.capacity import Capacity
+from mags.host.machines.fleet import Fleet
+from mags.host.machines.machine import Machine
+from mags.host.machines.problems import as_problem
+from mags.protocol.states import VmState
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.5
+
+
+async def depart(fleet: Fleet, capacity: Capacity) -> None:
+    """Returns when every VM is gone or sleeps."""
+    capacity.close()
+    said: dict[str, str] = {}
+    while awake := [machine for machine in fleet.machines if machine.state is not VmState.SLEEPING]:
+        log.info("%d VMs are still to be put away", len(awake))
+        await asyncio.gather(*(_put_away(machine, said) for machine in awake))
+        await asyncio.sleep(LOOK_S)
+
+
+async def _put_away(machine: Machine, said: dict[str, str]) -> None:
+    record = machine.record
+    try:
+        if record.keep == "stay" or (record.attachment is None and machine.state is VmState.PARKED):
+            await machine.sleep(force=True)
+        elif machine.state is VmState.PARKED:
+            await machine.stop()
+    except Exception as error:
+        problem = as_problem(error)
+        if said.get(machine.vm_id) != problem.message:
+            said[machine.vm_id] = problem.message
+            log.warning("VM %s can't be put away yet: %s", machine.vm_id, problem.message)
