@@ -81,6 +81,24 @@ async def test_all_files_together_are_bounded(tmp_path: Path) -> None:
         assert (await mags.api.post("/mags-files", files={"file": ("b", b"x" * 600)})).status_code == 201
 
 
+async def home_of(mags: Installation, name: str) -> Path:
+    """The directory that stands for a VM's /root."""
+    return mags.folder / "hosts" / "h1" / str((await mags.status(name))["vm_id"])
+
+
+async def test_a_file_that_grows_is_read_as_it_was_opened(mags: Installation) -> None:
+    await mags.host()
+    await mags.submit("sleep infinity", persistent=True, name="growing")
+    await mags.reaches("growing", "running")
+    log = await home_of(mags, "growing") / "log"
+    log.write_bytes(bytes(4_000_000))
+    async with mags.api.stream("GET", "/mags-jobs/growing/files", params={"path": "log"}) as answer:
+        with log.open("ab") as file:  # the window is smaller than the file: it is still being read
+            file.write(b"more" * 1000)
+        size = sum([len(chunk) async for chunk in answer.aiter_bytes()])
+    assert size == int(answer.headers["content-length"]) == 4_000_000
+
+
 async def test_a_file_in_a_vm_is_written_read_listed_and_removed(mags: Installation) -> None:
     await mags.host()
     await mags.submit("sleep infinity", persistent=True, name="files")
@@ -101,5 +119,8 @@ async def test_a_file_in_a_vm_is_written_read_listed_and_removed(mags: Installat
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
     assert (await mags.api.put(base, params={"path": "empty"}, content=b"")).json()["size"] == 0
     assert (await mags.api.get(base, params={"path": "~/empty"})).content == b""
+    (await home_of(mags, "files") / "version").symlink_to("/proc/version")
+    read = await mags.api.get(base, params={"path": "version"})
+    assert read.content == Path("/proc/version").read_bytes(), "it says that it has no bytes"
     for query in ({}, {"path": ""}, {"path": "x", "mode": "999"}):
         assert (await mags.api.put(base, params=query, content=b"")).status_code == 422

@@ -41,21 +41,28 @@ def parse_mode(text: str | None) -> int | None:
 
 
 async def read(world: World, caller: Caller, reference: str, path: str) -> Stream:
-    """The bytes of a file. Problem (not_found, conflict for a directory) before the first of them."""
+    """The bytes of a file, as many as it has when it is opened. Problem (not_found, conflict for a directory) before
+    the first of them."""
     reached = await reach(world, caller.user_id, reference)
     session = await reached.open(Open(vm_id=reached.vm.id, session_id=new_id(), kind="read", path=absolute(path)))
     headers = {}
-    if session.opened.size is not None:
-        headers["Content-Length"] = str(session.opened.size)
+    size = session.opened.size or None  # files of /proc say 0, whatever they hold
+    if size is not None:
+        headers["Content-Length"] = str(size)
     if session.opened.mode is not None:
         headers[MODE_HEADER] = f"{session.opened.mode & 0o7777:o}"
-    return Stream(_bytes(session), media_type="application/octet-stream", headers=headers)
+    return Stream(_bytes(session, size), media_type="application/octet-stream", headers=headers)
 
 
-async def _bytes(session: Session) -> AsyncGenerator[bytes, None]:
+async def _bytes(session: Session, size: int | None = None) -> AsyncGenerator[bytes, None]:
+    """`size`: a file that grows meanwhile is cut there."""
+    left = size
     async with session:
         async for frame in session:
-            yield frame.data
+            yield frame.data if left is None else frame.data[:left]
+            left = None if left is None else left - len(frame.data)
+            if left is not None and left <= 0:
+                return
 
 
 async def write(
