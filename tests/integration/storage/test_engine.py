@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StorageRefused, StorageUnavailable
 from mags.host.storage.s3 import S3
-from tests.integration.storage.volumes import OpenEngine, bucket_of, until
+from tests.integration.storage.volumes import OpenEngine, until
+from tests.kit.objectstore import bucket_of
 
 
 def reads(path: Path) -> bool:
@@ -111,3 +113,29 @@ async def test_metadata_of_another_volume_is_refused(place: Path, open_engine: O
     other = StorageSettings(kind="local", volume="other", meta_url=f"sqlite3://{place}/meta.db")
     with pytest.raises(StorageRefused, match="MAGS_HOST_STORAGE_META_URL"):
         await Engine.open(other, place / "second", host_id="h2")
+
+
+async def test_garbage_is_not_collected_after_the_clock_was_set(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved: list[float] = [0.0]
+    collected: list[float] = []
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + moved[0])
+    settings = StorageSettings(kind="local", collect_interval_s=0.2)
+    engine = await Engine.open(settings, place, host_id="h1")
+
+    async def collect() -> None:
+        collected.append(moved[0])
+
+    try:
+        monkeypatch.setattr(engine, "collect", collect)
+        async with asyncio.timeout(60):
+            while not collected:
+                await asyncio.sleep(0.01)
+            moved[0] = 7200.0
+            while collected[-1] != 7200.0:
+                await asyncio.sleep(0.01)
+        assert caplog.text.count("garbage is collected another time") == 1
+    finally:
+        await engine.close(unmount=True)

@@ -1,22 +1,22 @@
-"""The wall clock set back is noticed once; everything else is not."""
+"""What the wall clock has done beyond what has passed."""
 
 from __future__ import annotations
 
-from mags.kit.jumps import SetBack
+from mags.kit.jumps import Jumps
 
 
-def test_a_clock_that_is_set_back_is_noticed_once() -> None:
+def test_a_jump_is_told_once_and_in_its_direction() -> None:
     wall, steady = [1_000_000.0], [50.0]
-    clock = SetBack(wall=lambda: wall[0], steady=lambda: steady[0])
+    clock = Jumps(wall=lambda: wall[0], steady=lambda: steady[0])
 
-    def pass_by(seconds: float, jump: float = 0.0) -> bool:
+    def after(seconds: float, jump: float = 0.0) -> float | None:
         steady[0] += seconds
         wall[0] += seconds + jump
-        return clock.noticed()
+        return clock.last()
 
-    assert clock.noticed(), "what it was before we began nobody knows"
-    assert not pass_by(1.0)
-    assert not pass_by(1.0, jump=86400.0)
-    assert not pass_by(1.0, jump=-5.0), "a correction"
-    assert pass_by(1.0, jump=-3600.0)
-    assert not pass_by(1.0)
+    assert clock.last() is None, "what it was before we began nobody knows"
+    assert after(1.0) == 0.0
+    assert after(1.0, jump=86400.0) == 86400.0
+    assert after(5000.0) == 0.0
+    assert after(1.0, jump=-3600.0) == -3600.0
+    assert after(1.0) == 0.0

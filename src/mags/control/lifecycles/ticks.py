@@ -20,6 +20,7 @@ from mags.control.lifecycles.world import World
 from mags.control.models import CronJob
 from mags.control.records.accounts import caller_of
 from mags.control.records.idempotency import Earlier, Once, exactly_once
+from mags.kit.jumps import MINUTE
 from mags.protocol.errors import Problem
 
 log = logging.getLogger("mags.control.cron")
@@ -31,7 +32,8 @@ AGAIN_MS = 30_000
 
 async def cron_ticks(world: World) -> None:
     """Submit every cron job that is due now."""
-    if world.clock.noticed():
+    jump = world.clock.last()
+    if jump is None or jump < -MINUTE:
         await _plan_anew(world)
     moment = now_ms()
     async with world.db.read() as session:

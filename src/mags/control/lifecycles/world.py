@@ -18,7 +18,7 @@ from mags.control.db import Database
 from mags.control.lifecycles.notices import Notices
 from mags.hostclient import HostClient, Hosts
 from mags.kit import tasks
-from mags.kit.jumps import SetBack
+from mags.kit.jumps import Jumps
 from mags.protocol import edge, messages, subjects
 from mags.protocol.messages import OutputEnd
 
@@ -41,7 +41,7 @@ class World:
     """Jobs whose steps this control is taking; the runner renews their leases."""
     refused: dict[str, float] = field(default_factory=dict)
     """Hosts that have just refused a VM, until when (monotonic seconds) they are not asked again."""
-    clock: SetBack = field(default_factory=SetBack)
+    clock: Jumps = field(default_factory=Jumps)
     _group: asyncio.TaskGroup | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _swept: float = 0.0
