@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,41 @@ def test_each_run_gets_a_clean_computer(mags: Installation) -> None:
 def test_output_is_the_scripts_bytes(mags: Installation) -> None:
     done = mags.cli("run", r"printf '\377\000x\n'; printf 'no newline at the end'")
     assert done.stdout == b"\xff\x00x\nno newline at the end"
+
+
+def test_logs_of_bytes_that_are_no_text_can_be_read(mags: Installation) -> None:
+    request_id = mags.out("run", "-d", r"printf 'caf\303\251 \377\376 \000 end\n'; printf '\351' >&2").strip()
+    mags.out("logs", "-f", request_id)
+    lines = {entry["stream"]: entry["message"] for entry in mags.json("logs", request_id)["logs"]}
+    assert lines["stdout"].startswith("café ") and lines["stdout"].endswith(" end") and "\ufffd" in lines["stdout"]
+    assert lines["stderr"] == "\ufffd"
+
+
+@pytest.mark.soak
+def test_a_gigabyte_without_a_newline_arrives_whole_and_nobody_grows(mags: Installation) -> None:
+    size = 1 << 30
+    before = _memory(mags)
+    run = mags.popen("run", f"head -c {size} /dev/zero | tr '\\0' x")
+    assert run.stdout is not None
+    received, most = 0, dict(before)
+    while chunk := run.stdout.read(1 << 20):
+        assert chunk.count(b"x") == len(chunk)
+        received += len(chunk)
+        if received % (64 << 20) < len(chunk):
+            most = {name: max(most[name], kb) for name, kb in _memory(mags).items()}
+    run.communicate()
+    assert received == size and run.returncode == 0
+    assert {name: kb - before[name] for name, kb in most.items() if kb - before[name] > 128 << 10} == {}
+
+
+def _memory(mags: Installation) -> dict[str, int]:
+    """Resident KiB of our programs."""
+    found = {}
+    for name in ("control", "host", "edge"):
+        (pid,) = mags.programs()[name]
+        status = Path(f"/proc/{pid}/status").read_text()
+        found[name] = int(status.partition("VmRSS:")[2].split()[0])
+    return found
 
 
 def test_ten_megabytes_arrive_whole(mags: Installation) -> None:

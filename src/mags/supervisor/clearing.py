@@ -8,6 +8,7 @@ remove_data     the files
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,8 +19,8 @@ from mags.supervisor.config import Settings
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock, last_record
 
-GRACE = 60.0
-"""Seconds that a program has to end by itself."""
+GRACE, HOST_GRACE = 10.0, 60.0
+"""Seconds that a program has to end by itself; the host saves workspaces meanwhile."""
 
 
 class NotCleared(Exception):
@@ -58,10 +59,10 @@ async def after_the_end(settings: Settings, *, note: Callable[[str], None], at_o
 
 async def end_programs(layout: Layout) -> int:
     """How many programs a killed supervisor had left. Call it while holding the lock."""
-    ended = 0
-    for file in sorted(layout.run.glob("*.pid")):
-        ended += await pidfiles.end(file, grace=GRACE)
-    return ended
+    host = layout.pid_file("host")
+    files = sorted(layout.run.glob("*.pid"))
+    ends = [pidfiles.end(file, grace=HOST_GRACE if file == host else GRACE) for file in files]
+    return sum(await asyncio.gather(*ends))
 
 
 def vms_left(layout: Layout) -> int:

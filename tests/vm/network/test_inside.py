@@ -4,12 +4,15 @@ tests/integration/network; here it is the whole way, from a program in the guest
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
+import urllib.request
 
 import pytest
 
 from mags.host.network import NamespacePool
 from mags.host.network.addresses import GATEWAY_ADDRESS
-from tests.kit.networks import HOST_PUBLIC, PRIVATE, WEBSITE, Guest, Servers, ask
+from tests.kit.networks import HOST_PUBLIC, PRIVATE, WEBSITE, Guest, Servers, ask, ip
 from tests.vm.network.conftest import SITE_NAME, Inside
 
 pytestmark = pytest.mark.vm
@@ -60,6 +63,31 @@ async def test_the_host_reaches_a_server_in_a_vm(inside: Inside) -> None:
     assert (await server)[0] == 0
     received, sent = await inside.namespace.count_traffic()
     assert received > 100 and sent > 100
+
+
+async def test_ipv6_leads_a_vm_nowhere(inside: Inside) -> None:
+    """Even if root in it sets up what it lacks."""
+    host, guest = "fd00:9::1", "fd00:9::2"
+    ip(f"address add {host}/128 dev lo nodad")
+    with socket.create_server((host, 8080), family=socket.AF_INET6) as server:
+        answering = threading.Thread(target=_answer, args=(server,))
+        answering.start()
+        try:
+            probe = f"wget -q -T 5 -O - 'http://[{host}]:8080/'"
+            status, output = await inside.run(
+                f"ip -6 address add {guest}/64 dev eth0; ip -6 route add default dev eth0; ip -6 address; {probe}"
+            )
+            assert guest in output, "the guest has no IPv6: nothing was tried"
+            assert status != 0 and "REACHED" not in output
+        finally:
+            await asyncio.to_thread(urllib.request.urlopen, f"http://[{host}]:8080/")  # there is one; and it ends it
+            answering.join()
+
+
+def _answer(server: socket.socket) -> None:
+    with server.accept()[0] as client:
+        client.recv(4096)
+        client.sendall(b"HTTP/1.0 200 OK\r\n\r\nREACHED")
 
 
 async def test_a_vm_has_one_way_out_and_no_mail(inside: Inside) -> None:
