@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+
 import pytest
 
-from tests.kit.installation import Installation
+from mags.control.db import Database
+from mags.control.records import accounts
+from mags.protocol.ids import new_id
+from tests.kit.installation import MAGS, Installation
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -68,6 +74,12 @@ def test_a_disk_grows_while_its_vm_is_up(mags: Installation) -> None:
     assert mags.out("exec", "grow", "cat /root/f") == "kept\n"
     assert mags.cli("resize", "grow", "1", check=False).returncode != 0
     mags.cli("stop", "grow")
+    # Without a VM it grows at its next start.
+    mags.cli("resize", "grow", "6")
+    assert mags.json("workspace", "show", "grow")["disk_gb"] == 6
+    kept, larger = mags.out("run", "-w", "grow", f"cat /root/f; {size}").split()
+    assert kept == "kept" and int(larger) > before * 5 // 2
+    mags.cli("stop", "grow")
 
 
 def test_a_full_disk_is_the_guests_own_trouble_and_can_be_synced(mags: Installation) -> None:
@@ -91,6 +103,37 @@ def test_a_synced_workspace_sleeps_and_wakes_with_its_processes(mags: Installati
     assert mags.json("status", "dozer")["status"] == "sleeping"
     assert mags.out("exec", "dozer", "cat /root/f /jfs/f; pgrep sleep | wc -l") == "disk\njfs\n1\n"
     mags.cli("stop", "dozer")
+
+
+async def _another_user(mags: Installation) -> str:
+    """The token of a second user."""
+    database, token = Database(f"sqlite+aiosqlite:///{mags.data}/control.db"), f"mags_test_{new_id()}"
+    try:
+        async with database.write() as session:
+            user = await accounts.add_user(session, f"other-{new_id()}")
+            await accounts.add_token(session, user, token, name="test")
+    finally:
+        await database.close()
+    return token
+
+
+def test_two_owners_may_have_workspaces_of_one_name(mags: Installation) -> None:
+    token = asyncio.run(_another_user(mags))
+    theirs = {**mags.environment, "MAGS_API_URL": mags.url, "MAGS_API_TOKEN": token}
+
+    def other(*words: str) -> str:
+        return subprocess.run([MAGS, *words], env=theirs, check=True, capture_output=True, timeout=120).stdout.decode()
+
+    mags.out("run", "-w", "same", "echo mine > /root/f; echo mine > /jfs/f")
+    assert (
+        other("run", "-w", "same", "ls /root /jfs; echo theirs > /root/f; echo theirs > /jfs/f") == "/jfs:\n\n/root:\n"
+    )
+    other("stop", "same")
+    mags.cli("stop", "same")
+    assert mags.out("run", "-w", "same", "cat /root/f /jfs/f") == "mine\nmine\n"
+    assert other("run", "-w", "same", "cat /root/f /jfs/f") == "theirs\ntheirs\n"
+    other("workspace", "delete", "--yes", "same")
+    assert mags.out("run", "-w", "same", "cat /root/f /jfs/f") == "mine\nmine\n"
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "-x", "ä", "a" * 64])

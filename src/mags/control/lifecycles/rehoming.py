@@ -49,6 +49,8 @@ async def rehome(world: World, job_id: str, *, revive: bool) -> Next:
                 await session.delete(vm)
                 return Nap(0.2, "revive" if revive else "rehome")
             job.vm_id = vm.id
+            if job.status == JobStatus.SLEEPING:  # somebody wants it: it wakes, on another host
+                job.status = JobStatus.RUNNING
             return Hop("place")
     await effects.apply(world)
     return Done()
