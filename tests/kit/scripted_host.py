@@ -225,7 +225,7 @@ class ScriptedHost(SessionsHost):
         vm = self.machines.get(wish.vm_id)
         if vm is None:
             return messages.Done()
-        if wish.sync and vm.start.attachment is not None and not vm.start.attachment.discard:
+        if vm.start.attachment is not None and not vm.start.attachment.discard:
             await self._sync(vm)
         vm.keep = "stopping"
         for process in list(vm.processes.values()):

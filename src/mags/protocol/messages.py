@@ -148,7 +148,6 @@ class Cancel(Value):
 
 class Stop(Value):
     vm_id: str
-    sync: bool = True
 
 
 class VmRequest(Value):

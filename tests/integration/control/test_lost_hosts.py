@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from mags.control.lifecycles.barrier import events_recorded
 from mags.hostclient import HostState
 from mags.protocol import messages
 from mags.protocol.ids import new_id
@@ -116,12 +117,16 @@ async def test_a_sleeping_sandbox_of_a_lost_host_wakes_elsewhere_when_somebody_w
     assert answer.json()["stdout"] == "kept\n", answer.text
     status = await mags.status(request_id)
     assert (status["host_id"], status["status"]) == ("hb", "running")
-    # The old host comes back with its copy: it is told to end it, without a sync.
+    # The old host comes back with its copy: it is told to end it, and what that has is refused.
+    await mags.api.post("/mags-jobs/p/exec", json={"command": "echo newer > f"})
+    await mags.api.post(f"/mags-jobs/{request_id}/sync")
     first.presence.boot = new_id()
     await first.start()
     await until(lambda: body["vm_id"] not in first.machines)
-    stop = next(wish for verb, wish in first.calls if verb == "stop")
-    assert stop.sync is False
+    await events_recorded(mags.world)
+    assert (await mags.status(request_id))["status"] == "running"
+    await mags.api.post(f"/mags-jobs/{request_id}/stop")
+    assert (await mags.run("grep newer f", workspace_id="p"))["status"] == "completed"
 
 
 async def test_a_silence_of_our_own_connection_loses_nobody(mags: Installation) -> None:

@@ -42,7 +42,7 @@ class Effects:
     due: bool = False
     """A job's next step is due: the runner should look now."""
     stale: dict[str, str] = field(default_factory=dict)
-    """VM -> host: copies that must end, without a sync."""
+    """VM -> host: copies that must end. Where another VM has their workspace, what they sync last is refused."""
 
     async def apply(self, world: World) -> None:
         world.notices.tell(self.changed)
@@ -58,7 +58,7 @@ class Effects:
 async def _end_copy(world: World, vm_id: str, host_id: str) -> None:
     """End a VM that nobody wants (any more). If it can't be done now, the host's next return brings it up again."""
     try:
-        await world.client.request(host_id, "stop", Stop(vm_id=vm_id, sync=False), Done, timeout=60)
+        await world.client.request(host_id, "stop", Stop(vm_id=vm_id), Done, timeout=60)
     except Problem as problem:
         log.info("the stale VM %s on %s was not stopped: %s", vm_id, host_id, problem.message)
 

@@ -78,7 +78,7 @@ async def _reach_slowly(world: World, owner: str, job_id: str) -> Reached:
             if vm.active and vm.started and vm.host_id is not None and not lost:
                 return Reached(world, job, vm, vm.host_id)
             if vm.active and vm.started and lost:
-                if not vm.attached:
+                if not vm.attached or vm.discard:
                     raise Problem("unavailable", f"Host {vm.host_id}, which has {job.name!r}, is away.", retry_after=5)
                 for moved in await leave_lost_host(world, vm.id):
                     world.spawn(launch(world, moved), f"revive-{moved}")

@@ -117,7 +117,7 @@ async def _unpark(world: World, vm: Vm) -> None:
     if vm.host_id is not None and world.hosts.state(vm.host_id) is not HostState.LOST:
         try:
             await world.client.request(
-                vm.host_id, "stop", Stop(vm_id=vm.id, sync=False), Done, timeout=world.settings.stop_timeout_s
+                vm.host_id, "stop", Stop(vm_id=vm.id), Done, timeout=world.settings.stop_timeout_s
             )
         except Problem as problem:
             if problem.code not in ("not_found", "gone"):
