@@ -14,6 +14,7 @@ class Accepted(TypedDict):
     request_id: str
     status: str
     message: NotRequired[str]
+    name: NotRequired[str]
     warnings: NotRequired[list[str] | None]
 
 
@@ -115,9 +116,13 @@ class Entry(TypedDict):
     name: str
     type: Literal["file", "directory", "link", "other"]
     size: int
-    mode: int
-    modified_at: NotRequired[str]
-    target: NotRequired[str | None]
+    mode: str
+    """Permissions in octal, such as "644"."""
+    uid: int
+    gid: int
+    modified_at: str
+    target: str | None
+    """Where a link leads."""
 
 
 class Day(TypedDict):
@@ -186,6 +191,7 @@ class File(TypedDict):
     name: str
     size: int
     sha256: str
+    created_at: NotRequired[str]
 
 
 class Files(TypedDict):

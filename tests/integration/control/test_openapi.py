@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import hypothesis
 import pytest
 import schemathesis
@@ -33,8 +34,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     async def serve() -> None:
         async with alone(folder) as mags:
-            await mags.host()
-            await mags.submit("sleep infinity", persistent=True, name="a")
+            await mags.host(storage="ok")
+            await mags.submit("sleep infinity", persistent=True, name="a", workspace_id="w")
+            await mags.reaches("a", "running")
+            await mags.run("echo hi", name="over")
             url.append(mags.url)
             ready.set()
             while not over.is_set():
@@ -60,6 +63,20 @@ def test_the_document_names_every_endpoint_of_the_contract(schema: Any) -> None:
     operations = {f"{result.ok().method.upper()} {result.ok().path}" for result in schema.get_all_operations()}
     for expected in CONTRACT:
         assert expected.replace(" /", " /api/v1/", 1) in operations, expected
+
+
+def test_answers_have_the_fields_of_the_document_and_no_others(schema: Any, server: str) -> None:
+    """One call after the other on a thing that is there; what an answer made is {made} in the next ones."""
+    made = ""
+    with httpx.Client(base_url=f"{server}/api/v1", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as api:
+        for method, template, path, more in CALLS:
+            request = api.build_request(method, path.replace("{made}", made), **more)
+            request.read()
+            response = api.send(request)
+            assert response.status_code in (200, 201, 202), (method, path, response.text)
+            schema[f"/api/v1{template}"][method].validate_response(response)
+            body = response.json()
+            made = next((str(body[name]) for name in ("id", "file_id", "request_id") if name in body), made)
 
 
 def test_no_request_is_answered_with_a_defect(schema: Any, server: str) -> None:
@@ -88,6 +105,57 @@ def test_no_request_is_answered_with_a_defect(schema: Any, server: str) -> None:
         one()
     assert tried > 100
 
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("GET", "/health", "/health", {}),
+    ("GET", "/me", "/me", {}),
+    ("POST", "/mags-jobs", "/mags-jobs", {"json": {"script": "true", "colour": 1}}),
+    ("GET", "/mags-jobs", "/mags-jobs", {}),
+    ("GET", "/mags-jobs/{id}", "/mags-jobs/a", {}),
+    ("GET", "/mags-jobs/{id}/status", "/mags-jobs/over/status", {}),
+    ("PATCH", "/mags-jobs/{id}", "/mags-jobs/a", {"json": {"idle_timeout": 60, "colour": 1}}),
+    ("GET", "/mags-jobs/{id}/logs", "/mags-jobs/over/logs", {}),
+    ("POST", "/mags-jobs/{id}/exec", "/mags-jobs/a/exec", {"json": {"command": "true", "colour": 1}}),
+    ("POST", "/mags-jobs/{id}/sync", "/mags-jobs/a/sync", {}),
+    ("POST", "/mags-jobs/{id}/sleep", "/mags-jobs/a/sleep", {}),
+    ("POST", "/mags-jobs/{id}/wake", "/mags-jobs/a/wake", {}),
+    ("PUT", "/mags-jobs/{id}/files", "/mags-jobs/a/files?path=f", {"content": b"x"}),
+    ("GET", "/mags-jobs/{id}/files/list", "/mags-jobs/a/files/list", {}),
+    ("DELETE", "/mags-jobs/{id}/files", "/mags-jobs/a/files?path=f", {}),
+    ("POST", "/mags-jobs/{id}/access", "/mags-jobs/a/access", {"json": {"port": 80, "private": True, "colour": 1}}),
+    ("DELETE", "/mags-jobs/{id}/access", "/mags-jobs/a/access?port=80", {}),
+    ("GET", "/mags-jobs/usage", "/mags-jobs/usage", {}),
+    ("GET", "/mags-jobs/pool-status", "/mags-jobs/pool-status", {}),
+    ("POST", "/mags-files", "/mags-files", {"files": {"file": ("a", b"x")}}),
+    ("GET", "/mags-files", "/mags-files", {}),
+    ("DELETE", "/mags-files/{id}", "/mags-files/{made}", {}),
+    ("GET", "/mags-workspaces", "/mags-workspaces", {}),
+    ("GET", "/mags-workspaces/{id}", "/mags-workspaces/w", {}),
+    ("POST", "/mags-workspaces/{id}/resize", "/mags-workspaces/w/resize", {"json": {"disk_gb": 3, "colour": 1}}),
+    ("POST", "/mags-url-aliases", "/mags-url-aliases", {"json": {"subdomain": "s", "workspace_id": "w", "x": 1}}),
+    ("GET", "/mags-url-aliases", "/mags-url-aliases", {}),
+    ("DELETE", "/mags-url-aliases/{subdomain}", "/mags-url-aliases/s", {}),
+    (
+        "POST",
+        "/mags-cron",
+        "/mags-cron",
+        {"json": {"name": "c", "cron_expression": "@daily", "script": "true", "x": 1}},
+    ),
+    ("GET", "/mags-cron", "/mags-cron", {}),
+    ("GET", "/mags-cron/{id}", "/mags-cron/c", {}),
+    ("PATCH", "/mags-cron/{id}", "/mags-cron/c", {"json": {"enabled": False, "x": 1}}),
+    ("POST", "/mags-cron/{id}/run", "/mags-cron/c/run", {}),
+    ("DELETE", "/mags-cron/{id}", "/mags-cron/c", {}),
+    ("POST", "/tokens", "/tokens", {"json": {"x": 1}}),
+    ("GET", "/tokens", "/tokens", {}),
+    ("DELETE", "/tokens/{id}", "/tokens/{made}", {}),
+    ("POST", "/ssh-keys", "/ssh-keys", {"json": {"public_key": KEY, "x": 1}}),
+    ("GET", "/ssh-keys", "/ssh-keys", {}),
+    ("DELETE", "/ssh-keys/{id}", "/ssh-keys/{made}", {}),
+    ("POST", "/mags-jobs/{id}/stop", "/mags-jobs/a/stop", {}),
+    ("DELETE", "/mags-workspaces/{id}", "/mags-workspaces/w", {}),
+]
 
 CONTRACT = """
 POST /mags-jobs

@@ -10,7 +10,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from mags.control import errors
-from mags.control.accounts.schemas import Me, SshKeyRequest, TokenRequest
+from mags.control.accounts.schemas import (
+    Me,
+    NewToken,
+    Removed,
+    SshKeyList,
+    SshKeyRequest,
+    SshKeyView,
+    TokenList,
+    TokenRequest,
+)
 from mags.control.db import now_ms
 from mags.control.http import Json, Keeper, Reader, Reference, TheWorld, Writer, the_once, with_warnings
 from mags.control.http.callers import authenticator
@@ -59,14 +68,14 @@ def _token_view(token: Token) -> dict[str, Any]:
     }
 
 
-@router.get("/tokens", summary="List tokens")
+@router.get("/tokens", response_model=TokenList, summary="List tokens")
 async def list_tokens(world: TheWorld, caller: Reader) -> Response:
     async with world.db.read() as session:
         rows = await accounts.tokens(session, caller.user_id)
     return Json({"tokens": [_token_view(row) for row in rows], "total": len(rows)})
 
 
-@router.post("/tokens", status_code=201, summary="Make a token; it is shown only this once")
+@router.post("/tokens", status_code=201, response_model=NewToken, summary="Make a token; it is shown only this once")
 async def add_token(
     world: TheWorld, caller: Keeper, body: TokenRequest, once: Annotated[Once | None, Depends(the_once)]
 ) -> Response:
@@ -103,7 +112,7 @@ def _end(caller: Caller, wish: str | None) -> int | None:
     return expires_ms
 
 
-@router.delete("/tokens/{id}", summary="Revoke a token")
+@router.delete("/tokens/{id}", response_model=Removed, summary="Revoke a token")
 async def remove_token(request: Request, world: TheWorld, caller: Keeper, id: Reference) -> Response:
     async with world.db.write() as session:
         digest = await accounts.remove_token(session, caller.user_id, id)
@@ -123,14 +132,14 @@ def _key_view(key: SshKey) -> dict[str, Any]:
     }
 
 
-@router.get("/ssh-keys", summary="List your own SSH keys")
+@router.get("/ssh-keys", response_model=SshKeyList, summary="List your own SSH keys")
 async def list_keys(world: TheWorld, caller: Reader) -> Response:
     async with world.db.read() as session:
         rows = await accounts.ssh_keys(session, caller.user_id)
     return Json({"ssh_keys": [_key_view(row) for row in rows], "total": len(rows)})
 
 
-@router.post("/ssh-keys", status_code=201, summary="Let an SSH key open all your sandboxes")
+@router.post("/ssh-keys", status_code=201, response_model=SshKeyView, summary="Let an SSH key open all your sandboxes")
 async def add_key(
     world: TheWorld, caller: Writer, body: SshKeyRequest, once: Annotated[Once | None, Depends(the_once)]
 ) -> Response:
@@ -158,7 +167,7 @@ async def add_key(
     return Json(answer.body, status_code=answer.status)
 
 
-@router.delete("/ssh-keys/{id}", summary="Remove an SSH key")
+@router.delete("/ssh-keys/{id}", response_model=Removed, summary="Remove an SSH key")
 async def remove_key(world: TheWorld, caller: Writer, id: Reference) -> Response:
     async with world.db.write() as session:
         if not await accounts.remove_ssh_keys(session, caller.user_id, [id]):

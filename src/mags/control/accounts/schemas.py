@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
-from mags.control.http import Body
+from mags.control.http import Body, View, WarningView
 from mags.control.records.accounts import SCOPES
 from mags.kit.clock import from_iso
 
@@ -46,7 +46,7 @@ class SshKeyRequest(Body):
     name: Label | None = None
 
 
-class Me(BaseModel):
+class Me(View):
     user_id: str
     name: str
     scopes: list[str]
@@ -54,3 +54,41 @@ class Me(BaseModel):
     max_vcpus: int
     max_memory_mb: int
     vms: int
+
+
+class TokenView(View):
+    id: str
+    name: str
+    prefix: str
+    scopes: list[str]
+    created_at: str
+    expires_at: str | None
+    last_used_at: str | None
+
+
+class NewToken(TokenView, WarningView):
+    token: str | None
+    """None where the request is repeated: it is not kept."""
+
+
+class TokenList(View):
+    tokens: list[TokenView]
+    total: int
+
+
+class SshKeyView(WarningView):
+    id: str
+    name: str
+    fingerprint: str
+    public_key: str
+    created_at: str
+
+
+class SshKeyList(View):
+    ssh_keys: list[SshKeyView]
+    total: int
+
+
+class Removed(View):
+    success: bool
+    id: str

@@ -6,13 +6,12 @@ from collections import Counter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from mags.control.db import now_ms
-from mags.control.http import Json, Reader, TheWorld
+from mags.control.http import Json, Reader, TheWorld, View
 from mags.control.http.times import moment
 from mags.control.models import File, Job, Vm, Workspace
 from mags.protocol.states import JobStatus
@@ -23,7 +22,7 @@ DAY_MS = 86_400_000
 _OF_A_DAY = ((1, "jobs"), (2, "completed_jobs"), (3, "failed_jobs"))
 
 
-class Day(BaseModel):
+class Day(View):
     date: str
     jobs: int
     completed_jobs: int
@@ -31,7 +30,7 @@ class Day(BaseModel):
     vm_seconds: int
 
 
-class Usage(BaseModel):
+class Usage(View):
     window_days: int
     total_jobs: int
     completed_jobs: int

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from mags.control import errors
-from mags.control.cron.schemas import CronChange, CronList, CronRequest, CronView
+from mags.control.cron.schemas import CronChange, CronFired, CronList, CronRequest, CronView, Removed
 from mags.control.db import now_ms
 from mags.control.http import Json, Reader, Reference, TheWorld, Writer, the_once, with_warnings
 from mags.control.http.times import moment
@@ -156,7 +156,7 @@ def _apply(cron: CronJob, body: CronChange) -> None:
         cron.next_ms = next_after(cron.cron_expression, cron.timezone, now_ms()) if cron.enabled else None
 
 
-@router.delete("/{id}", summary="Remove a cron job")
+@router.delete("/{id}", response_model=Removed, summary="Remove a cron job")
 async def remove(world: TheWorld, caller: Writer, id: Reference) -> Response:
     async with world.db.write() as session:
         cron = await _get(session, caller.user_id, id)
@@ -164,7 +164,7 @@ async def remove(world: TheWorld, caller: Writer, id: Reference) -> Response:
     return Json({"success": True, "id": cron.id})
 
 
-@router.post("/{id}/run", status_code=202, summary="Run it now, beside its times")
+@router.post("/{id}/run", status_code=202, response_model=CronFired, summary="Run it now, beside its times")
 async def run_now(
     world: TheWorld, caller: Writer, id: Reference, once: Annotated[Once | None, Depends(the_once)]
 ) -> Response:

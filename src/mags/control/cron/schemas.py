@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
-from mags.control.http import Body
+from mags.control.http import Body, View, WarningView
 from mags.control.http.fields import Environment, JobName, Script, WorkspaceName
 from mags.control.lifecycles import schedule
 from mags.protocol.errors import Problem
@@ -56,7 +56,7 @@ def _sentence(check: object, value: str) -> str:
         raise ValueError(problem.message.partition(": ")[2] or problem.message) from problem
 
 
-class CronView(BaseModel):
+class CronView(WarningView):
     id: str
     name: str
     cron_expression: str
@@ -75,6 +75,17 @@ class CronView(BaseModel):
     run_count: int
 
 
-class CronList(BaseModel):
+class CronList(View):
     cron_jobs: list[CronView]
     total: int
+
+
+class CronFired(View):
+    request_id: str
+    status: Literal["accepted"]
+    message: str
+
+
+class Removed(View):
+    success: bool
+    id: str

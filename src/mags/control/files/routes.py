@@ -15,7 +15,7 @@ from starlette.responses import Response
 from mags.control import errors
 from mags.control.db import now_ms
 from mags.control.files import store
-from mags.control.http import Json, Reader, Reference, TheWorld, Writer
+from mags.control.http import Json, Reader, Reference, TheWorld, View, Writer
 from mags.control.http.bodies import check_text
 from mags.control.http.context import IdempotencyKey
 from mags.control.http.times import moment
@@ -30,6 +30,27 @@ from mags.protocol.ids import new_id
 router = APIRouter(prefix="/mags-files", tags=["files"])
 
 CHUNK = 1 << 20
+
+
+class NewFile(View):
+    file_id: str
+    name: str
+    size: int
+    sha256: str
+
+
+class FileView(NewFile):
+    created_at: str
+
+
+class FileList(View):
+    files: list[FileView]
+    total: int
+
+
+class Removed(View):
+    success: bool
+    file_id: str
 
 
 def _view(file: FileRecord) -> dict[str, Any]:
@@ -68,7 +89,13 @@ _MULTIPART = {
 }
 
 
-@router.post("", status_code=201, summary="Upload a file for scripts", openapi_extra={"requestBody": _MULTIPART})
+@router.post(
+    "",
+    status_code=201,
+    response_model=NewFile,
+    summary="Upload a file for scripts",
+    openapi_extra={"requestBody": _MULTIPART},
+)
 async def upload(request: Request, world: TheWorld, caller: Writer, key: IdempotencyKey = None) -> Response:
     """The body is read only now that the caller is known."""
     async with request.form(max_files=1, max_fields=8) as form:
@@ -119,7 +146,7 @@ def _measure(source: IO[bytes], limit: int) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-@router.get("", summary="List uploaded files")
+@router.get("", response_model=FileList, summary="List uploaded files")
 async def list_files(world: TheWorld, caller: Reader) -> Response:
     async with world.db.read() as session:
         rows = (
@@ -132,7 +159,7 @@ async def list_files(world: TheWorld, caller: Reader) -> Response:
     return Json({"files": [_view(row) for row in rows], "total": len(rows)})
 
 
-@router.delete("/{id}", summary="Remove an uploaded file")
+@router.delete("/{id}", response_model=Removed, summary="Remove an uploaded file")
 async def remove(world: TheWorld, caller: Writer, id: Reference) -> Response:
     async with world.db.write() as session:
         found = await session.execute(

@@ -6,19 +6,26 @@ import asyncio
 from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
 from sqlalchemy import text
 from starlette.responses import Response
 
 import mags
-from mags.control.http import Json, Reader, TheWorld
+from mags.control.http import Json, Reader, TheWorld, View
 
 router = APIRouter(tags=["platform"])
 
 HEALTH_TIMEOUT = 5.0
 
 
-class HostView(BaseModel):
+class Health(View):
+    status: Literal["ok", "degraded"]
+    version: str
+    database: Literal["ok", "away"]
+    messages: Literal["ok", "away"]
+    hosts: int
+
+
+class HostView(View):
     host_id: str
     status: Literal["live", "suspect", "lost"]
     version: str
@@ -38,7 +45,7 @@ class HostView(BaseModel):
     storage: str
 
 
-class Pool(BaseModel):
+class Pool(View):
     idle_vms: int
     busy_vms: int
     sleeping_vms: int
@@ -49,7 +56,7 @@ class Pool(BaseModel):
     hosts: list[HostView]
 
 
-@router.get("/health", summary="Whether the server works (no token needed)")
+@router.get("/health", response_model=Health, summary="Whether the server works (no token needed)")
 async def health(world: TheWorld) -> Response:
     """200 when it can take jobs' records; `hosts` says whether somebody can run them."""
     parts = {"database": "ok", "messages": "ok" if world.connection.is_connected else "away"}

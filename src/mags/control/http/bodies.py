@@ -1,4 +1,4 @@
-"""Request bodies: wrong types and values are refused, unknown fields are ignored with a warning."""
+"""Bodies of requests (wrong types and values are refused, unknown fields ignored with a warning), and of answers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ class Body(BaseModel):
         """One sentence for each field that nobody knows."""
         unknown = list(self.model_extra or {})
         return [f"The field {name[:64]!r} is unknown and was ignored." for name in unknown[:MAX_WARNINGS]]
+
+
+class View(BaseModel):
+    """Base of what is answered, as the OpenAPI document has it: these fields and no others. (What is answered is built
+    as a dictionary; a test compares the two.)"""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class WarningView(View):
+    """An answer to a body that may have had fields that nobody knows."""
+
+    warnings: list[str] | None = None
 
 
 def check_text(data: Any) -> None:

@@ -10,19 +10,9 @@ from starlette.responses import Response
 from mags.control import errors
 from mags.control.http import Json, Reader, Reference, TheWorld, Writer, the_once
 from mags.control.http.streams import Stream
-from mags.control.jobs import execs, logs, service, shells, vm_files
+from mags.control.jobs import answers, execs, logs, service, shells, vm_files
 from mags.control.jobs.lines import decode_positions
-from mags.control.jobs.schemas import (
-    Accepted,
-    ExecAnswer,
-    ExecRequest,
-    JobChange,
-    JobPage,
-    JobRequest,
-    JobStatusView,
-    Logs,
-    Stopped,
-)
+from mags.control.jobs.schemas import ExecRequest, JobChange, JobRequest
 from mags.control.records import jobs
 from mags.control.records.idempotency import Once
 from mags.kit.clock import from_iso
@@ -34,7 +24,7 @@ FilePath = Annotated[str, Query(min_length=1, max_length=4096, description="In t
 Offset = Annotated[int, Query(ge=0, le=1 << 53)]
 
 
-@router.post("", status_code=202, response_model=Accepted, summary="Submit a job")
+@router.post("", status_code=202, response_model=answers.Accepted, summary="Submit a job")
 async def submit(
     world: TheWorld, caller: Writer, body: JobRequest, once: Annotated[Once | None, Depends(the_once)]
 ) -> Response:
@@ -42,7 +32,7 @@ async def submit(
     return Json(answer.body, status_code=answer.status)
 
 
-@router.get("", response_model=JobPage, summary="List jobs, newest first")
+@router.get("", response_model=answers.JobPage, summary="List jobs, newest first")
 async def page(
     world: TheWorld,
     caller: Reader,
@@ -57,24 +47,24 @@ async def page(
     )
 
 
-@router.get("/{id}/status", response_model=JobStatusView, summary="How a job is doing")
+@router.get("/{id}/status", response_model=answers.JobStatusView, summary="How a job is doing")
 async def status(world: TheWorld, caller: Reader, id: Reference) -> Response:
     return Json(await service.status(world, caller, id))
 
 
-@router.get("/{id}", response_model=JobStatusView, summary="The full record")
+@router.get("/{id}", response_model=answers.JobRecord, summary="The full record")
 async def record(world: TheWorld, caller: Reader, id: Reference) -> Response:
     return Json(await service.record(world, caller, id))
 
 
-@router.patch("/{id}", response_model=JobStatusView, summary="Change name, sleep, startup command")
+@router.patch("/{id}", response_model=answers.JobRecord, summary="Change name, sleep, startup command")
 async def change(world: TheWorld, caller: Writer, id: Reference, body: JobChange) -> Response:
     return Json(await service.change(world, caller, id, body))
 
 
 @router.get(
     "/{id}/logs",
-    response_model=Logs,
+    response_model=answers.Logs,
     summary="Output, now or as it happens",
     responses={200: {"content": {"text/event-stream": {}, logs.FRAMES: {}}}},
 )
@@ -118,12 +108,12 @@ def _since(text: str | None) -> int | None:
         raise errors.invalid("since", "Give an ISO 8601 time, such as 2026-01-31T12:00:00Z.") from None
 
 
-@router.post("/{id}/stop", response_model=Stopped, summary="Sync, then end the VM")
+@router.post("/{id}/stop", response_model=answers.Stopped, summary="Sync, then end the VM")
 async def stop(world: TheWorld, caller: Writer, id: Reference) -> Response:
     return Json(await service.stop(world, caller, id))
 
 
-@router.post("/{id}/exec", response_model=ExecAnswer, summary="Run a command in the VM")
+@router.post("/{id}/exec", response_model=answers.ExecAnswer, summary="Run a command in the VM")
 async def run_command(world: TheWorld, caller: Writer, id: Reference, body: ExecRequest) -> Response:
     answer: dict[str, Any] = await execs.run_command(world, caller, id, body)
     return Json(answer)
@@ -134,22 +124,22 @@ async def shell(websocket: WebSocket, id: str) -> None:
     await shells.serve(websocket, id)
 
 
-@router.post("/{id}/sync", summary="Make the workspace's files durable now")
+@router.post("/{id}/sync", response_model=answers.SyncedView, summary="Make the workspace's files durable now")
 async def sync(world: TheWorld, caller: Writer, id: Reference) -> Response:
     return Json(await service.sync(world, caller, id))
 
 
-@router.post("/{id}/sleep", summary="Sleep now")
+@router.post("/{id}/sleep", response_model=answers.PowerView, summary="Sleep now")
 async def sleep(world: TheWorld, caller: Writer, id: Reference) -> Response:
     return Json(await service.power(world, caller, id, "sleep"))
 
 
-@router.post("/{id}/wake", summary="Wake now")
+@router.post("/{id}/wake", response_model=answers.PowerView, summary="Wake now")
 async def wake(world: TheWorld, caller: Writer, id: Reference) -> Response:
     return Json(await service.power(world, caller, id, "wake"))
 
 
-@router.get("/{id}/files/list", summary="List a directory in the VM")
+@router.get("/{id}/files/list", response_model=answers.Listing, summary="List a directory in the VM")
 async def list_files(world: TheWorld, caller: Reader, id: Reference, path: FilePath = "/root") -> Response:
     return Json(await vm_files.listing(world, caller, id, path))
 
@@ -166,6 +156,7 @@ async def read_file(world: TheWorld, caller: Reader, id: Reference, path: FilePa
 
 @router.put(
     "/{id}/files",
+    response_model=answers.Written,
     summary="Write a file in the VM",
     openapi_extra={"requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string"}}}}},
 )
@@ -181,7 +172,7 @@ async def write_file(
     return Json(await vm_files.write(world, caller, id, path, request.stream(), chosen))
 
 
-@router.delete("/{id}/files", summary="Remove a file or directory in the VM")
+@router.delete("/{id}/files", response_model=answers.Removed, summary="Remove a file or directory in the VM")
 async def remove_file(
     world: TheWorld, caller: Writer, id: Reference, path: FilePath, recursive: bool = False
 ) -> Response:

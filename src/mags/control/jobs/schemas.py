@@ -1,10 +1,10 @@
-"""What requests about jobs look like, and what is answered."""
+"""What requests about jobs look like."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mags.control.http import Body
 from mags.control.http.fields import MAX_SCRIPT, Environment, JobName, Script, WorkspaceName
@@ -149,71 +149,3 @@ class ShellStart(Body):
     @classmethod
     def _command(cls, value: str | list[str] | None) -> str | list[str] | None:
         return value if value is None else check_command(value)
-
-
-# --- answers (for the OpenAPI document; they are built in `views`) ------------------------------------------------
-
-
-class Accepted(BaseModel):
-    request_id: str
-    status: Literal["accepted"]
-    message: str
-    warnings: list[str] | None = None
-
-
-class JobStatusView(BaseModel):
-    request_id: str
-    name: str
-    status: Literal["pending", "running", "sleeping", "completed", "error"]
-    workspace_id: str | None
-    vm_id: str | None
-    host_id: str | None
-    exit_code: int | None
-    error: str | None
-    subdomain: str | None
-    url: str | None
-    persistent: bool
-    no_sleep: bool
-    startup_command: str | None
-    created_at: str
-    started_at: str | None
-    completed_at: str | None
-    queue_ms: int | None
-    boot_ms: int | None
-    script_duration_ms: int | None
-    total_duration_ms: int | None
-    start_kind: Literal["pool", "clone", "cold", "parked", "warm"] | None
-
-
-class JobPage(BaseModel):
-    jobs: list[JobStatusView]
-    total: int
-    page: int
-    page_size: int
-
-
-class LogEntry(BaseModel):
-    timestamp: str
-    level: Literal["info", "error"]
-    message: str
-    stream: Literal["stdout", "stderr", "system"]
-
-
-class Logs(BaseModel):
-    logs: list[LogEntry]
-    truncated: bool = False
-
-
-class ExecAnswer(BaseModel):
-    exit_code: int
-    stdout: str
-    stderr: str
-    duration_ms: int
-    truncated: bool
-
-
-class Stopped(BaseModel):
-    success: bool
-    request_id: str
-    status: str
-    message: str

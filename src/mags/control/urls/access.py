@@ -14,7 +14,7 @@ from mags.control.lifecycles.world import World
 from mags.control.models import Job
 from mags.control.records import accounts, jobs, public_keys, urls
 from mags.control.records.accounts import Caller
-from mags.control.urls.schemas import AccessRequest
+from mags.control.urls.schemas import AccessClosed, AccessRequest, SshAccess, UrlAccess
 from mags.protocol import edge, messages
 from mags.protocol.errors import Problem
 from mags.protocol.states import FINAL_JOB_STATUSES
@@ -27,7 +27,11 @@ KEYS_KEPT = 8
 EDGE_TIMEOUT = 5.0
 
 
-@router.post("/{id}/access", summary="Open a port: 22 for SSH, any other for a public URL")
+@router.post(
+    "/{id}/access",
+    response_model=UrlAccess | SshAccess,
+    summary="Open a port: 22 for SSH, any other for a public URL",
+)
 async def open_access(world: TheWorld, caller: Writer, id: Reference, body: AccessRequest) -> Response:
     answer = await _ssh(world, caller, id) if body.port == SSH else await _url(world, caller, id, body)
     return Json(with_warnings(answer, body))
@@ -55,7 +59,7 @@ async def _url(world: World, caller: Caller, reference: str, body: AccessRequest
     return answer
 
 
-@router.delete("/{id}/access", summary="Close a port; 22: revoke the job's SSH keys")
+@router.delete("/{id}/access", response_model=AccessClosed, summary="Close a port; 22: revoke the job's SSH keys")
 async def close_access(
     world: TheWorld, caller: Writer, id: Reference, port: Annotated[int, Query(ge=1, le=65535)] = 8080
 ) -> Response:

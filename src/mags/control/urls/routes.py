@@ -18,7 +18,7 @@ from mags.control.models import Alias
 from mags.control.records import urls
 from mags.control.records.idempotency import Earlier, Once, exactly_once
 from mags.control.records.limits import check_room
-from mags.control.urls.schemas import AliasList, AliasRequest, AliasView
+from mags.control.urls.schemas import AliasList, AliasRemoved, AliasRequest, AliasView
 from mags.protocol.errors import Problem
 
 router = APIRouter(prefix="/mags-url-aliases", tags=["urls"])
@@ -71,7 +71,7 @@ async def list_aliases(world: TheWorld, caller: Reader) -> Response:
     return Json({"aliases": [_view(row, world.settings) for row in rows], "total": len(rows)})
 
 
-@router.delete("/{subdomain}", summary="Remove an alias")
+@router.delete("/{subdomain}", response_model=AliasRemoved, summary="Remove an alias")
 async def remove(world: TheWorld, caller: Writer, subdomain: Reference) -> Response:
     async with world.db.write() as session:
         if not await urls.remove_alias(session, caller.user_id, subdomain.lower()):

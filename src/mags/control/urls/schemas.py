@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
-from mags.control.http import Body
+from mags.control.http import Body, View, WarningView
 from mags.control.http.fields import WorkspaceName
 from mags.protocol.ids import SUBDOMAIN
 
@@ -48,7 +48,7 @@ class AliasRequest(Body):
         return value
 
 
-class AliasView(BaseModel):
+class AliasView(WarningView):
     id: str
     subdomain: str
     url: str
@@ -56,6 +56,38 @@ class AliasView(BaseModel):
     created_at: str
 
 
-class AliasList(BaseModel):
+class AliasList(View):
     aliases: list[AliasView]
     total: int
+
+
+class AliasRemoved(View):
+    success: bool
+    subdomain: str
+
+
+class UrlAccess(WarningView):
+    """A port that the web can reach; `signed_url` opens a private one."""
+
+    success: bool
+    url: str
+    subdomain: str
+    port: int
+    private: bool
+    signed_url: str | None = None
+
+
+class SshAccess(WarningView):
+    """The private key is in this answer and nowhere else."""
+
+    success: bool
+    ssh_host: str
+    ssh_port: int
+    ssh_user: str
+    ssh_private_key: str
+    ssh_host_key: str
+
+
+class AccessClosed(View):
+    success: bool
+    port: int

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import Field
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from mags.control import errors
 from mags.control.db import now_ms
-from mags.control.http import Body, Json, Reader, Reference, TheWorld, Writer, with_warnings
+from mags.control.http import Body, Json, Reader, Reference, TheWorld, View, WarningView, Writer, with_warnings
 from mags.control.http.times import moment
 from mags.control.lifecycles.release import release
 from mags.control.lifecycles.world import World
@@ -32,7 +32,7 @@ class ResizeRequest(Body):
     disk_gb: int = Field(ge=1, le=100)
 
 
-class WorkspaceView(BaseModel):
+class WorkspaceView(WarningView):
     workspace_id: str
     created_at: str
     last_used_at: str
@@ -45,9 +45,14 @@ class WorkspaceView(BaseModel):
     job: str | None
 
 
-class WorkspaceList(BaseModel):
+class WorkspaceList(View):
     workspaces: list[WorkspaceView]
     total: int
+
+
+class Removed(View):
+    success: bool
+    workspace_id: str
 
 
 def _view(workspace: Workspace, job: str | None) -> dict[str, Any]:
@@ -92,7 +97,7 @@ async def one(world: TheWorld, caller: Reader, id: Reference) -> Response:
     return Json(_view(row, using.get(row.vm_id or "")))
 
 
-@router.delete("/{id}", summary="Delete a workspace and its data")
+@router.delete("/{id}", response_model=Removed, summary="Delete a workspace and its data")
 async def remove(world: TheWorld, caller: Writer, id: Reference) -> Response:
     """409 while a job uses it. A VM that is only parked with it is ended first."""
     async with world.db.read() as session:
