@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 LOCK = "lock"
 """In the state: held by the host program that runs on it."""
-LOCK_S = 75.0
+LOCK_S = 15.0
 """Seconds that a host program has to end which was just told to."""
 UNMOUNT_S = 10.0
 """Seconds that an unmount, or the end of who served a mount, may linger before it is forced."""

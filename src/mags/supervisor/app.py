@@ -102,7 +102,10 @@ class Supervisor:
         if left := clearing.vms_left(self.layout):
             self._note(f"{left} VMs could not be put away and go on. `mags down --force` ends them as they are.")
             return
-        await clearing.clear(self.layout)
+        try:
+            await clearing.clear(self.layout)
+        except clearing.NotCleared as error:  # another `mags up` was quick, say
+            self._note(str(error))
 
     def status_line(self, *, counts: bool) -> str:
         """See `status.line`."""
