@@ -71,6 +71,24 @@ def test_a_browser_shows_it(site: str, tmp_path: Path) -> None:
     assert not picture.exists()
 
 
+def test_a_private_page_opens_by_its_link_and_an_alias_leads_to_the_same_vm(
+    mags: Installation, site: str, tmp_path: Path
+) -> None:
+    jar = str(tmp_path / "cookies")
+    alias = mags.out("url", "alias", "add", "my-shop", "site").strip()
+    link = mags.out("url", "site", "8080", "--private").strip()
+    try:
+        assert curl(site, "-o", "/dev/null", "-w", "%{http_code}").stdout == "403"
+        assert "hello from mags-vm" in curl(link, "-L", "-c", jar).stdout
+        assert "hello from mags-vm" in curl(site, "-b", jar).stdout
+        assert "hello from mags-vm" in curl(site, "-H", f"X-Mags-Token: {mags.token}").stdout
+    finally:
+        mags.cli("url", "site", "8080", "--public")
+    assert "hello from mags-vm" in curl(alias).stdout
+    mags.cli("url", "alias", "remove", "my-shop")
+    assert curl(alias, "-o", "/dev/null", "-w", "%{http_code}").stdout == "404"
+
+
 def test_a_name_that_nobody_has_is_not_found(mags: Installation, site: str) -> None:
     port = mags.apps.rpartition(":")[2]
     answer = curl(f"http://nobody-has-this.apps.localhost:{port}/", "-o", "/dev/null", "-w", "%{http_code}")
