@@ -171,12 +171,13 @@ async def test_what_nobody_owns_is_collected(engine: Engine) -> None:
     (engine.mount.point / "scratch" / dead / "jfs").mkdir(parents=True)
     unfinished = engine.workspaces.of(new_id())
     unfinished.make()
+    (half := engine.mount.point / "blanks" / "tmp1234").touch()
     await engine.workspaces.collect(now=0)
     assert [path.name for path in (engine.mount.point / "scratch").iterdir()] == [alive]
     await engine.workspaces.collect(now=LEASE_LIFE)
-    assert unfinished.directory.exists()
+    assert unfinished.directory.exists() and half.exists()
     await engine.workspaces.collect(now=LEASE_LIFE + 1)
-    assert not unfinished.directory.exists()
+    assert not unfinished.directory.exists() and not half.exists()
 
 
 async def test_damaged_lease_holds_everything_and_nothing_else_up(engine: Engine) -> None:

@@ -1,7 +1,8 @@
 """What nobody needs any more on a volume, found and removed by every host once in a while. Every call blocks.
 
 - leases of dead hosts, which stand still for a day; with them go their drafts, and generations that they held
-- what a crash has left half done: drafts, dropped generations, deleted workspaces, workspaces that were never finished
+- what a crash has left half done: drafts, dropped generations, deleted workspaces; after a day also workspaces and
+  blanks that were never finished
 - the /jfs of VMs whose changes are dropped, when the VM has no lease
 """
 
@@ -22,7 +23,7 @@ LEASE_LIFE = 24 * 3600.0
 """Seconds that a lease may stand still, by our monotonic clock, until its host counts as dead: clocks may jump."""
 
 Key = tuple[str, str]
-"""A lease: workspace and VM. No VM: a directory of a workspace that was never finished."""
+"""A lease: workspace and VM. No VM: a directory of a workspace that was never finished. Or a directory and a file."""
 
 
 class Collector:
@@ -45,6 +46,9 @@ class Collector:
             except StorageUnavailable as error:
                 log.error("workspace %s is left as it is: %s", generations.directory.name, error)
                 whole = False
+        for path in (self._mount / layout.BLANKS).glob("tmp*"):
+            if self._still((layout.BLANKS, path.name), 0, standing, now):
+                path.unlink(missing_ok=True)
         self._seen = standing
         for path in scratch:
             if whole and path.name not in leased:
@@ -55,21 +59,20 @@ class Collector:
     def _collect(self, generations: Generations, standing: dict[Key, tuple[int, float]], now: float) -> set[str]:
         """Of one workspace; the VMs that have leases on it."""
         name, leases, ours = generations.directory.name, generations.leases(), self._ours()
-
-        def still(vm_id: str, beat: int) -> bool:
-            """Whether nothing has moved for as long as only something dead stands still."""
-            last, since = self._seen.get((name, vm_id), (beat, now))
-            standing[name, vm_id] = (beat, since if last == beat else now)
-            return now - standing[name, vm_id][1] > LEASE_LIFE
-
         for vm_id, lease in list(leases.items()):
-            if still(vm_id, lease.beat) and vm_id not in ours:
+            if self._still((name, vm_id), lease.beat, standing, now) and vm_id not in ours:
                 log.warning("the lease of VM %s (host %s) stood still for a day; ended", vm_id, lease.host_id)
                 generations.end_lease(vm_id)
                 del leases[vm_id]
-        unfinished = not leases and generations.manifest() is None and still("", 0)
+        unfinished = not leases and generations.manifest() is None and self._still((name, ""), 0, standing, now)
         if generations.deleted or unfinished:
             generations.erase(self._mount / layout.DELETED_WORKSPACES)
         else:
             generations.sweep()
         return set(leases)
+
+    def _still(self, key: Key, beat: int, standing: dict[Key, tuple[int, float]], now: float) -> bool:
+        """Whether it has stood still for as long as only something dead does."""
+        last, since = self._seen.get(key, (beat, now))
+        standing[key] = (beat, since if last == beat else now)
+        return now - standing[key][1] > LEASE_LIFE

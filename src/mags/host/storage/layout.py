@@ -30,7 +30,7 @@ IMAGE_MODE = 0o444
 DIRECTORY_MODE = 0o711
 """...but nobody lists the names of workspaces."""
 
-WORKSPACES, DELETED_WORKSPACES, SCRATCH = "workspaces", "deleted", "scratch"
+BLANKS, WORKSPACES, DELETED_WORKSPACES, SCRATCH = "blanks", "workspaces", "deleted", "scratch"
 MANIFEST, DELETED, JFS = "workspace.json", "deleted", "jfs"
 _GENERATION = re.compile(r"gen-(\d{8,})\.img")
 _DROPPED = re.compile(r"dropped-(\d{8,})\.img")
@@ -114,4 +114,4 @@ def draft_vm(name: str) -> str | None:
 
 
 def blank_path(mount: Path, size: int) -> Path:
-    return mount / "blanks" / f"ext4-{size}.img"
+    return mount / BLANKS / f"ext4-{size}.img"

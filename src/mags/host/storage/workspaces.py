@@ -143,11 +143,19 @@ class Workspaces:
         generations.write_manifest(manifest)
 
     def _lease(self, generations: Generations, lease: Lease) -> None:
-        """Write a new lease. StaleEpoch if the workspace is on its way out: only now can't that be overlooked."""
+        """Write a new lease, unless there is nothing to lease: only under it that can't be overlooked.
+
+        StaleEpoch if the workspace is on its way out, GenerationMissing if the image is not there.
+        """
         generations.lease(lease)
-        if generations.deleted:
+        try:
+            if generations.deleted:
+                raise StaleEpoch(f"Workspace {generations.directory.name} was deleted.")
+            if lease.base:
+                generations.path(lease.base)
+        except StorageError:
             generations.end_lease(lease.vm_id)
-            raise StaleEpoch(f"Workspace {generations.directory.name} was deleted.")
+            raise
 
     async def _fork(
         self, base: Generations, source: Lease, generations: Generations, lease: Lease, attachment: Attachment
