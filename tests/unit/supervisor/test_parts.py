@@ -7,6 +7,7 @@ import os
 import pwd
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from pydantic import ValidationError
 from mags.cli.command import Session, execute
 from mags.cli.commands import up
 from mags.cli.console import Console
+from mags.kit import pidfiles
 from mags.protocol import edge, subjects
 from mags.sdk.settings import read_config, write_config
-from mags.supervisor import broker, client_config, ports, programs
+from mags.supervisor import broker, clearing, client_config, ports, programs
 from mags.supervisor.config import Settings, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import AlreadyUp, Lock, is_held, read_record
@@ -187,3 +189,47 @@ def test_the_caller_of_sudo_gets_one_too(tmp_path: Path, monkeypatch: pytest.Mon
     client_config.save("http://127.0.0.1:1", "t", environment={"SUDO_USER": "ada"})
     assert read_config(home / ".mags" / "config.json")["api_token"] == "t"
     assert read_config(tmp_path / "root" / ".mags" / "config.json")["api_token"] == "t"
+
+
+def test_purge_removes_what_is_ours_and_shows_what_is_not(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "d")
+    assert not clearing.is_installation(layout)
+    layout.make()
+    layout.lock.touch()
+    (layout.host / "vms").mkdir(parents=True)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    layout.cache.symlink_to(outside)
+    for name in ("control.db", "control.db-wal", "control.db.lock", "bootstrap-token", "nats-users.json"):
+        (layout.data / name).touch()
+    theirs = layout.data / "notes.txt"
+    theirs.touch()
+    assert clearing.is_installation(layout)
+    assert clearing.remove_data(layout) == [theirs] == list(layout.data.iterdir())
+    theirs.unlink()
+    assert clearing.remove_data(layout) == [] and not layout.data.exists()
+    assert (outside / "file").exists()
+
+
+def test_the_users_file_goes_only_if_it_is_for_this_server(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    client_config.save("http://127.0.0.1:1", "mine", environment={"MAGS_CONFIG": str(file)})
+    for other in ("", "another"):
+        client_config.forget(other, environment={"MAGS_CONFIG": str(file)})
+        assert file.exists()
+    client_config.forget("mine", environment={"MAGS_CONFIG": str(file)})
+    client_config.forget("mine", environment={"MAGS_CONFIG": str(file)})
+    assert not file.exists()
+
+
+async def test_down_ends_the_programs_that_a_killed_supervisor_left(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "d")
+    layout.make()
+    with subprocess.Popen(["sleep", "1000"]) as left:
+        pidfiles.write(layout.pid_file("control"), left.pid)
+        (layout.run / "edge.pid").write_text("{}")
+        assert await clearing.end_programs(layout) == 1
+        assert left.wait() == -15
+    assert list(layout.run.glob("*.pid")) == []
+    assert await clearing.end_programs(layout) == 0

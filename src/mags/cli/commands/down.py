@@ -38,11 +38,11 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
 
     settings = read_settings(arguments)
     layout = Layout(settings.data_dir)
-    if arguments.purge and not _agreed(arguments, session, layout):
-        session.console.note("Nothing was done.")
-        return 0
     at_once = arguments.force or arguments.purge
     try:
+        if arguments.purge and not _agreed(arguments, session, layout):
+            session.console.note("Nothing was done.")
+            return 0
         was_up = shut_down(layout, keep_vms=arguments.keep_vms or at_once)
         if not arguments.keep_vms:
             was_up |= _clear(settings, session, at_once=at_once)
