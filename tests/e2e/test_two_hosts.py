@@ -99,3 +99,37 @@ def test_a_planned_end_of_a_host_loses_nothing(fleet: Fleet) -> None:
     fleet.host("a")
     until(lambda: not a.vms(), "the stale VM ends")
     assert fleet.mags.out("run", "-w", "planned", "cat /root/f") == "2\n"
+
+
+def test_pages_and_shells_of_hosts_that_the_edge_has_no_way_to_go_through_nats(fleet: Fleet) -> None:
+    mags = fleet.mags
+    fleet.host("a")
+    page = "printf 'HTTP/1.0 200 OK\\r\\n\\r\\nfrom afar'"
+    mags.cli("run", "-p", "-d", "-n", "web", f"while true; do {page} | nc -l -p 8080 >/dev/null; done")
+    until(lambda: _host_of(fleet, "web") is not None, "it runs")
+    url = mags.out("url", "web", "8080").split()[-1]
+    done = subprocess.run(["curl", "-sS", "--max-time", "60", url], capture_output=True, timeout=90, check=False)
+    assert done.stdout == b"from afar", done.stderr
+    assert mags.out("ssh", "web", "--", "hostname") == "mags-vm\n"
+    mags.cli("stop", "web")
+
+
+def test_a_host_that_is_taken_out_of_service_hands_over_what_it_has(fleet: Fleet) -> None:
+    mags, a, b = fleet.mags, fleet.host("a"), fleet.host("b")
+    b.end()
+    until(lambda: fleet.view("b", "load") is None, "b is not counted on")
+    mags.cli("new", "box", "-p", "--startup-command", "echo up >> /root/f")
+    mags.cli("exec", "box", "echo kept > /root/f")
+    mags.cli("run", "-w", "left", "echo 1 > /root/f")
+    running = mags.popen("run", "sleep 5; echo done")
+    until(lambda: len(a.vms()) == 3, "the script runs")
+    b.start()
+    fleet.host("b")
+    program = a.leave()
+    assert mags.out("run", "-w", "left", "cat /root/f") == "1\n"
+    assert mags.json("status", "left")["host_id"] == "b"
+    output, _ = running.communicate(timeout=120)
+    assert (running.returncode, output) == (0, b"done\n")
+    assert program.wait(timeout=120) == 0 and not a.vms()
+    assert _out(fleet, "box", "cat /root/f") == "kept\nup\n"
+    assert _host_of(fleet, "box") == "b"

@@ -112,6 +112,12 @@ class HostProgram:
             self.thaw()
             self._program.wait(timeout=PATIENCE_S)
 
+    def leave(self) -> subprocess.Popen[bytes]:
+        """It is to be taken out of service: the program ends when all its VMs are put away."""
+        self._send(signal.SIGUSR1)
+        assert self._program is not None
+        return self._program
+
     def vms(self) -> list[int]:
         """Pids of its hypervisors."""
         return remains.hypervisors(self.data / "host")
@@ -131,7 +137,11 @@ class Fleet:
         self, meta_url: str, store: SeaweedFS, *, lost_s: float = 30.0, environment: dict[str, str] | None = None
     ) -> None:
         self.mags = Installation(
-            environment={"MAGS_CONTROL_HOST_LOST_S": str(lost_s)}, flags=("--programs", "control,edge")
+            environment={
+                "MAGS_CONTROL_HOST_LOST_S": str(lost_s),
+                "MAGS_EDGE_MACHINE_ID": "0" * 32,  # as if the hosts were on other machines
+            },
+            flags=("--programs", "control,edge"),
         )
         self.hosts: dict[str, HostProgram] = {}
         self._storage = {

@@ -44,17 +44,24 @@ async def lost_hosts(world: World) -> None:
 
 async def _lose(world: World, host_id: str) -> None:
     reason = f"Host {host_id} was lost (silent for {world.hosts.lost_after:g} s)."
+    here = select(Vm).where(Vm.host_id == host_id, Vm.active.is_(True), Vm.started.is_(True) | (Vm.starter == ""))
+    waits = (Vm.keep == "stay") & (Vm.state == VmState.SLEEPING) & ~(Vm.no_sleep & Vm.attached)
+    async with world.db.read() as session:
+        if (await session.execute(here.where(~waits).limit(1))).scalar_one_or_none() is None:
+            return
+    await events_recorded(world)
+    if world.hosts.state(host_id) is not HostState.LOST:
+        return
     effects = Effects()
     async with world.db.write() as session:
-        vms = (await session.execute(select(Vm).where(Vm.host_id == host_id, Vm.active.is_(True)))).scalars().all()
-        for vm in vms:
+        for vm in (await session.execute(here)).scalars().all():
             if vm.started and vm.keep == "stay" and not (vm.no_sleep and vm.attached):
                 if vm.state != VmState.SLEEPING:
                     log.warning("VM %s of lost host %s counts as asleep", vm.id, host_id)
                     vm.state = VmState.SLEEPING
                     await session.flush()
                     await follow_vm(session, vm, effects)
-            elif vm.started or vm.starter == "":
+            else:
                 log.warning("VM %s ends: %s", vm.id, reason)
                 await end_vm(session, vm, effects, state=VmState.FAILED, reason=reason)
     await effects.apply(world)

@@ -8,6 +8,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
+from mags.control.lifecycles.barrier import events_recorded
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
 from mags.control.lifecycles.submission import LEASE_MS, attach
@@ -61,6 +62,7 @@ async def leave_lost_host(world: World, vm_id: str) -> Sequence[str]:
 
     Those whose `launch` the caller is to begin; none when somebody else is at it, or nothing stays.
     """
+    await events_recorded(world)
     effects = Effects()
     async with world.db.write() as session:
         vm = await session.get(Vm, vm_id, with_for_update=True, populate_existing=True)
