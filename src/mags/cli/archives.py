@@ -50,5 +50,5 @@ def bring(session: Session, workspace: str, file: str, disk_gb: int | None) -> N
 
     if file != "-" and not Path(file).is_file():
         raise Refused(f"There is no file {file}.")
-    session.sender.send(workspaces.import_workspace(workspace, chunks, disk_gb=disk_gb))
+    session.sender.send(workspaces.import_workspace(workspace, chunks, disk_gb=disk_gb, single=file == "-"))
     session.console.note(f"{workspace} is there. Next: mags run -w {workspace} 'ls'")

@@ -60,7 +60,7 @@ def send_file(session: Session, source: Path | None, vm: str, path: str) -> None
             while chunk := os.read(sys.stdin.fileno(), CHUNK):
                 yield chunk
 
-        session.sender.send(files.write_file(vm, path, chunks, length=None, mode=None))
+        session.sender.send(files.write_file(vm, path, chunks, length=None, mode=None, single=True))
         return
     facts = source.stat()
     body = lambda: file_chunks(source)  # noqa: E731

@@ -138,7 +138,7 @@ class AsyncSender:
                     return exchange
                 failures += 1
                 retry_after = exchange.headers.get("retry-after")
-                delay = retries.delay_after_answer(exchange.status, retry_after, failures, self._tries)
+                delay = retries.delay_after_answer(request, exchange.status, retry_after, failures, self._tries)
                 if delay is None:
                     raise refused(exchange.status, await _rest(exchange), retry_after)
                 await exchange.aclose()

@@ -242,8 +242,9 @@ class Mags:
         mode: int | None = None,
     ) -> types.Done:
         """Write a file in a VM. `content`: bytes or text, a local file (a Path), or an open binary file."""
-        body, length = readable(content)
-        return self.sender.send(files.write_file(name_or_id, path, body, length=length, mode=mode))
+        body, length, single = readable(content)
+        call = files.write_file(name_or_id, path, body, length=length, mode=mode, single=single)
+        return self.sender.send(call)
 
     def list_files(self, name_or_id: str, path: str = "/root") -> list[types.Entry]:
         """What a directory of a VM holds."""
@@ -261,7 +262,7 @@ class Mags:
         self, workspace_id: str, file_path: str | os.PathLike[str], *, disk_gb: int | None = None
     ) -> types.Workspace:
         """Make a workspace from such an archive. Conflict when there is one of that name."""
-        body, _ = readable(Path(file_path))
+        body, _, _ = readable(Path(file_path))
         return self.sender.send(workspaces.import_workspace(workspace_id, body, disk_gb=disk_gb))
 
     @contextmanager

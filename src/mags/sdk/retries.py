@@ -2,7 +2,7 @@
 
 Again: an answer 429 or 503 (the server did nothing), a connection that was refused (it saw nothing), and a lost
 connection when repeating can do no harm: the method is idempotent by itself or carries an Idempotency-Key.
-Never: a time-out (the server may be at work), any other answer.
+Never: a time-out (the server may be at work), any other answer, what was read from a pipe and can't be read again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS"})
 
 
 def is_repeatable(request: Request) -> bool:
-    return request.method in _REPEATABLE or "Idempotency-Key" in request.headers
+    return not request.single and (request.method in _REPEATABLE or "Idempotency-Key" in request.headers)
 
 
 def backoff(failures: int, chance: float | None = None) -> float:
@@ -31,9 +31,11 @@ def backoff(failures: int, chance: float | None = None) -> float:
     return delay * (0.75 + 0.5 * (os.urandom(1)[0] / 256 if chance is None else chance))
 
 
-def delay_after_answer(status: int, retry_after: str | None, failures: int, tries: int) -> float | None:
+def delay_after_answer(
+    request: Request, status: int, retry_after: str | None, failures: int, tries: int
+) -> float | None:
     """Seconds to wait before trying again; None: take the answer as it is."""
-    if status not in (429, 503) or failures >= tries:
+    if status not in (429, 503) or failures >= tries or request.single:
         return None
     if retry_after is not None and retry_after.isdigit():
         wish = float(retry_after)

@@ -24,13 +24,15 @@ Body = bytes | Callable[[], Iterator[bytes]]
 
 
 class Request(NamedTuple):
-    """`target` is path and query; `timeout` the longest silence in seconds (None: the transport's own)."""
+    """`target` is path and query; `timeout` the longest silence in seconds (None: the transport's own). `single`: its
+    body can be read only once."""
 
     method: str
     target: str
     headers: Mapping[str, str] = {}
     body: Body | None = None
     timeout: float | None = None
+    single: bool = False
 
 
 class ConnectionBroke(Exception):

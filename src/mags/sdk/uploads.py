@@ -59,17 +59,18 @@ def upload_call(file_path: str | os.PathLike[str]) -> Call[types.File]:
     return files.upload(body, length=len(head) + path.stat().st_size + len(tail), boundary=boundary)
 
 
-def readable(content: bytes | str | os.PathLike[str] | BinaryIO) -> tuple[Body, int | None]:
-    """A body for PUT, and its length if it is known. An open file is read from where it stands, again if need be."""
+def readable(content: bytes | str | os.PathLike[str] | BinaryIO) -> tuple[Body, int | None, bool]:
+    """A body for PUT, its length if it is known, and whether it can be read only once (a pipe). An open file is read
+    from where it stands, again if need be."""
     if isinstance(content, bytes):
-        return content, len(content)
+        return content, len(content), False
     if isinstance(content, str):
-        return content.encode(), len(content.encode())
+        return content.encode(), len(content.encode()), False
     if isinstance(content, os.PathLike):
         path = Path(content)
         if not path.is_file():
             raise MagsError(f"There is no file {path}.")
-        return (lambda: file_chunks(path)), path.stat().st_size
+        return (lambda: file_chunks(path)), path.stat().st_size, False
     file, start = content, content.tell() if content.seekable() else None
 
     def chunks() -> Iterator[bytes]:
@@ -78,4 +79,4 @@ def readable(content: bytes | str | os.PathLike[str] | BinaryIO) -> tuple[Body, 
         while chunk := file.read(CHUNK):
             yield chunk
 
-    return chunks, None
+    return chunks, None, start is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,16 @@ async def test_files_go_both_ways(tmp_path: Path) -> None:
     assert [entry["name"] for entry in await m.list_files("dev", "/")] == ["a"]
     with pytest.raises(MagsError, match="no file"):
         await m.write_file("dev", "/f", tmp_path / "missing")
+
+
+async def test_what_comes_by_a_pipe_is_sent_once() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as source:
+        source.write(b"first half, second half")
+    m, transport = client(answers(ConnectionBroke("gone", sent=True)))
+    with os.fdopen(reader, "rb") as pipe, pytest.raises(NotReachable):
+        await m.write_file("dev", "/f", pipe)
+    assert len(transport.seen) == 1
 
 
 async def test_workspaces_leave_and_come_as_archives(tmp_path: Path) -> None:

@@ -27,18 +27,25 @@ def test_silence_is_not_tried_again() -> None:
 
 
 def test_only_answers_that_did_nothing_are_tried_again() -> None:
-    tried = [status for status in range(400, 600) if retries.delay_after_answer(status, None, 1, 5) is not None]
+    tried = [status for status in range(400, 600) if retries.delay_after_answer(GET, status, None, 1, 5) is not None]
     assert tried == [429, 503]
 
 
 def test_the_servers_wish_is_followed_unless_it_is_too_long() -> None:
-    assert retries.delay_after_answer(503, "3", 1, 5) == 3
-    assert retries.delay_after_answer(503, "3600", 1, 5) is None
-    assert retries.delay_after_answer(503, "soon", 1, 5) is not None
+    assert retries.delay_after_answer(POST, 503, "3", 1, 5) == 3
+    assert retries.delay_after_answer(POST, 503, "3600", 1, 5) is None
+    assert retries.delay_after_answer(POST, 503, "soon", 1, 5) is not None
+
+
+def test_what_can_not_be_read_again_is_not_sent_again() -> None:
+    piped = Request("PUT", "/", single=True)
+    assert retries.delay_after_loss(piped, LOST, 1, 5) is None
+    assert retries.delay_after_answer(piped, 503, None, 1, 5) is None
+    assert retries.delay_after_loss(piped, REFUSED, 1, 5) is not None, "nothing of it was read"
 
 
 def test_it_ends() -> None:
-    assert retries.delay_after_answer(503, None, 5, 5) is None
+    assert retries.delay_after_answer(POST, 503, None, 5, 5) is None
     assert retries.delay_after_loss(GET, LOST, 5, 5) is None
 
 

@@ -16,7 +16,8 @@ JSON = "application/json"
 
 
 class Call(NamedTuple, Generic[T]):
-    """`creates`: carries an Idempotency-Key, so that repeating it is safe. `timeout` in seconds; None: the client's."""
+    """`creates`: carries an Idempotency-Key, so that repeating it is safe. `timeout` in seconds; None: the client's.
+    `single`: its body can be read only once, so it is never repeated."""
 
     method: str
     path: str
@@ -27,6 +28,7 @@ class Call(NamedTuple, Generic[T]):
     body: Body | None = None
     content_type: str = JSON
     length: int | None = None
+    single: bool = False
     accept: str = JSON
     headers: Mapping[str, str] = {}
 
@@ -44,7 +46,7 @@ class Call(NamedTuple, Generic[T]):
             headers["Idempotency-Key"] = os.urandom(16).hex()
         query = {name: value for name, value in self.query.items() if value is not None}
         target = f"/api/v1{self.path}" + (f"?{urlencode(query)}" if query else "")
-        return Request(self.method, target, headers, body, self.timeout)
+        return Request(self.method, target, headers, body, self.timeout, self.single)
 
 
 def path_of(collection: str, name: str, rest: str = "") -> str:

@@ -18,8 +18,10 @@ def read_file(name_or_id: str, path: str) -> Call[bytes]:
     return Call("GET", path_of("mags-jobs", name_or_id, "/files"), query={"path": path}, accept=BYTES, timeout=60)
 
 
-def write_file(name_or_id: str, path: str, body: Body, *, length: int | None, mode: int | None) -> Call[types.Done]:
-    """`length` in bytes when it is known; `mode` as chmod(2) takes it."""
+def write_file(
+    name_or_id: str, path: str, body: Body, *, length: int | None, mode: int | None, single: bool = False
+) -> Call[types.Done]:
+    """`length` in bytes when it is known; `mode` as chmod(2) takes it; `single`: `body` can be read only once."""
     query = {"path": path, "mode": f"{mode:o}" if mode is not None else None}
     return Call(
         "PUT",
@@ -27,6 +29,7 @@ def write_file(name_or_id: str, path: str, body: Body, *, length: int | None, mo
         query=query,
         body=body,
         length=length,
+        single=single,
         content_type=BYTES,
         timeout=120,
     )

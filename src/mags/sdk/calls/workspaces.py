@@ -38,7 +38,9 @@ def export_workspace(workspace_id: str) -> Call[bytes]:
     return Call("GET", path_of("mags-workspaces", workspace_id, "/export"), accept=TAR, timeout=300)
 
 
-def import_workspace(workspace_id: str, body: Body, *, disk_gb: int | None = None) -> Call[types.Workspace]:
-    """A new workspace from such an archive."""
+def import_workspace(
+    workspace_id: str, body: Body, *, disk_gb: int | None = None, single: bool = False
+) -> Call[types.Workspace]:
+    """A new workspace from such an archive; `single`: `body` can be read only once."""
     path, query = path_of("mags-workspaces", workspace_id, "/import"), {"disk_gb": disk_gb}
-    return Call("POST", path, query=query, body=body, content_type=TAR, timeout=600)
+    return Call("POST", path, query=query, body=body, single=single, creates=True, content_type=TAR, timeout=600)
