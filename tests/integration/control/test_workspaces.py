@@ -178,14 +178,18 @@ async def test_a_workspace_in_use_can_not_be_deleted_and_an_unused_one_goes_with
 
 async def test_a_workspace_goes_out_as_an_archive_and_comes_in_under_another_name(tmp_path: Path) -> None:
     async with alone(tmp_path) as mags:
-        await mags.host("ha", storage="ok")
+        host = await mags.host("ha", storage="ok")
         await mags.run("echo x > f", workspace_id="p")
         answer = await mags.api.get("/mags-workspaces/p/export")
         assert answer.status_code == 200 and answer.headers["content-type"] == "application/x-tar"
         with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
             assert "./f" in archive.getnames(), "a VM that is up is synced first"
-        made = await mags.api.post("/mags-workspaces/q/import?disk_gb=4", content=answer.content)
+        key = {"Idempotency-Key": "import-1"}
+        made = await mags.api.post("/mags-workspaces/q/import?disk_gb=4", content=answer.content, headers=key)
         assert made.status_code == 201 and made.json()["disk_gb"] == 4, made.text
+        repeated = await mags.api.post("/mags-workspaces/q/import?disk_gb=4", content=answer.content, headers=key)
+        assert (repeated.status_code, repeated.json()) == (201, made.json()), "as after an answer that was lost"
+        assert host.count("archive") == 2, "an export and one import"
         assert await out(mags, "cat f", workspace_id="q") == "x"
         again = await mags.api.post("/mags-workspaces/q/import", content=answer.content)
         assert (again.status_code, again.json()["code"]) == (409, "conflict")

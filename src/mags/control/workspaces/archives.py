@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any
 
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control import errors
 from mags.control.db import now_ms
@@ -15,6 +17,7 @@ from mags.control.lifecycles.world import World
 from mags.control.models import Workspace
 from mags.control.records import workspaces
 from mags.control.records.accounts import Caller
+from mags.control.records.idempotency import Earlier, Once, exactly_once
 from mags.hostclient import Session
 from mags.protocol.errors import Problem
 from mags.protocol.ids import WORKSPACE_NAME, new_id
@@ -43,9 +46,16 @@ async def _bytes(session: Session) -> AsyncGenerator[bytes, None]:
 
 
 async def bring(
-    world: World, caller: Caller, name: str, body: AsyncIterator[bytes], *, disk_gb: int | None
-) -> Workspace:
-    """The new workspace. Problem(conflict) when the name is taken, invalid when the archive is bad."""
+    world: World,
+    caller: Caller,
+    name: str,
+    body: AsyncIterator[bytes],
+    once: Once | None,
+    *,
+    disk_gb: int | None,
+    view: Callable[[Workspace], dict[str, Any]],
+) -> Earlier:
+    """The answer, with the new workspace. Problem(conflict) when the name is taken, invalid when the archive is bad."""
     if not WORKSPACE_NAME.fullmatch(name):
         raise errors.invalid("id", "Use letters, digits, '.', '_' and '-', at most 63, a letter or digit first.")
     async with world.db.read() as session:
@@ -62,26 +72,35 @@ async def bring(
         while await host.read() is not None:
             pass
         details = host.end.details if host.end is not None else {}
+
+    async def make(session: AsyncSession) -> Earlier:
+        row = await workspaces.add(
+            session,
+            caller.user_id,
+            name,
+            workspace_id=wish.workspace_id,
+            generation=1,
+            disk_gb=max(disk_gb or 1, int(details.get("disk_gb", 1))),
+            size_bytes=int(details.get("size_bytes", 0)),
+            synced_ms=now_ms(),
+            image=str(details.get("image", "")) or None,
+        )
+        return Earlier(201, view(row))
+
+    answer: Earlier | None = None
     try:
-        async with world.db.write() as session:
-            return await workspaces.add(
-                session,
-                caller.user_id,
-                name,
-                workspace_id=wish.workspace_id,
-                generation=1,
-                disk_gb=max(disk_gb or 1, int(details.get("disk_gb", 1))),
-                size_bytes=int(details.get("size_bytes", 0)),
-                synced_ms=now_ms(),
-                image=str(details.get("image", "")) or None,
-            )
+        answer, made = await exactly_once(world.db, caller.user_id, once, make)
+        if made:
+            return answer
     except IntegrityError:
         async with world.db.read() as session:
             found = await session.get(Workspace, wish.workspace_id)
         if found is not None:  # seen on the volume (lifecycles.discovery) before we could record it
-            return found
-        await world.client.request(host_id, "drop", Drop(workspace_id=wish.workspace_id), Done, timeout=120)
-        raise _taken(name) from None
+            return Earlier(201, view(found))
+    await world.client.request(host_id, "drop", Drop(workspace_id=wish.workspace_id), Done, timeout=120)
+    if answer is None:
+        raise _taken(name)
+    return answer
 
 
 def _taken(name: str) -> Problem:

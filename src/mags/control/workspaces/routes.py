@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -14,11 +15,13 @@ from starlette.responses import Response
 from mags.control import errors
 from mags.control.db import now_ms
 from mags.control.http import Body, Json, Reader, Reference, TheWorld, View, WarningView, Writer, with_warnings
+from mags.control.http.context import IdempotencyKey
 from mags.control.http.times import moment
 from mags.control.lifecycles.release import release
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm, Workspace
 from mags.control.records import jobs, workspaces
+from mags.control.records.idempotency import answered, once
 from mags.control.workspaces import archives
 from mags.hostclient import HostState
 from mags.protocol.errors import Problem
@@ -153,9 +156,18 @@ async def bring(
     caller: Writer,
     id: Reference,
     disk_gb: Annotated[int | None, Query(ge=1, le=100)] = None,
+    key: IdempotencyKey = None,
 ) -> Response:
-    row = await archives.bring(world, caller, id, request.stream(), disk_gb=disk_gb)
-    return Json(_view(row, None), status_code=201)
+    """An Idempotency-Key stands for the name and the size: an archive is too large to be compared with another."""
+    request_once = once(key, "POST import", id, str(disk_gb))
+    answer = await answered(world.db, caller.user_id, request_once)
+    if answer is not None:
+        async for _ in request.stream():  # an answer before the end may never reach its sender
+            pass
+    else:
+        view = partial(_view, job=None)
+        answer = await archives.bring(world, caller, id, request.stream(), request_once, disk_gb=disk_gb, view=view)
+    return Json(answer.body, status_code=answer.status)
 
 
 @router.post("/{id}/resize", response_model=WorkspaceView, summary="Grow a workspace's disk")
