@@ -25,7 +25,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--disk", type=int, metavar="GB", help="size of the disk (default 2)")
     add("--cpus", type=int, metavar="N", help="virtual CPUs (default 1)")
     add("--memory", type=int, metavar="MB", help="memory (default 512)")
-    add("--image", help="the root file system (default: the server's)")
+    add("--image", help="the root file system (default: the workspace's, else the server's)")
     add_json(parser)
 
 

@@ -43,7 +43,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--disk", type=int, metavar="GB", help="size of the disk (default 2)")
     add("--cpus", type=int, metavar="N", help="virtual CPUs (default 1)")
     add("--memory", type=int, metavar="MB", help="memory (default 512)")
-    add("--image", help="the root file system (default: the server's)")
+    add("--image", help="the root file system (default: the workspace's, else the server's)")
     add("--timeout", type=int, metavar="SECONDS", help="kill the script after so long (exit status 124)")
     add("-d", "--detach", action="store_true", help="print the request id and don't wait")
     add_json(parser)
