@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from typing import Protocol
 
 from mags.host.guest import Exec, Exit, Offsets, Process
@@ -12,6 +15,11 @@ WINDOW = 1 << 20
 """Bytes of each stream that the guest keeps until they are stored."""
 BATCH = 512 << 10
 """Bytes in one message of output, at most."""
+FLOOD, FLOOD_RATE = 256 << 10, 1 << 20
+"""Bytes of output, and bytes a second of late, from which on a script is one that writes much."""
+GATHER, GATHER_S, GATHER_ROUNDS = 256 << 10, 0.005, 4
+"""Of such a one smaller messages wait for more, so long and so often: each costs us, JetStream and every reader about
+the same, whatever its size."""
 MAX_RUNS = 16
 """Changes between stdout and stderr in one batch; beyond, each stream is put together."""
 
@@ -56,19 +64,44 @@ class Sink(Protocol):
 async def follow(process: Process, writer: Sink, start: Offsets) -> Exit:
     """Store the output, from `start` on, until the process has ended. Raises ChannelClosed when the guest is gone."""
     taken = {STDOUT: start.stdout, STDERR: start.stderr}
-    while batch := await _batch(process, taken):
+    pace = Pace()
+    while batch := await _batch(process, taken, pace):
         for stream, offset, data in batch:
             await writer.write(stream, offset, data)
+            pace.count(len(data))
         stdout, stderr = writer.position
         process.acknowledge(STDOUT, min(stdout, taken[STDOUT]))
         process.acknowledge(STDERR, min(stderr, taken[STDERR]))
     return await process.wait()
 
 
-async def _batch(process: Process, taken: dict[int, int]) -> list[Run]:
+class Pace:
+    """How much a script writes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._total, self._recent, self._since = 0, 0, clock()
+        self._rate = 0.0
+
+    def count(self, size: int) -> None:
+        """So many bytes more."""
+        self._total += size
+        self._recent += size
+        elapsed = self._clock() - self._since
+        if elapsed >= GATHER_S:
+            self._rate = self._recent / elapsed
+            self._recent, self._since = 0, self._clock()
+
+    @property
+    def floods(self) -> bool:
+        return self._total >= FLOOD and self._rate >= FLOOD_RATE
+
+
+async def _batch(process: Process, taken: dict[int, int], pace: Pace) -> list[Run]:
     """What has arrived, put together; waits for the first byte. Empty at the end."""
     runs: list[tuple[int, int, list[bytes]]] = []
     size = 0
+    rounds = 0
     while True:
         piece = await process.next_output()
         if piece is None:
@@ -80,12 +113,23 @@ async def _batch(process: Process, taken: dict[int, int]) -> list[Run]:
         else:
             runs.append((piece.stream, piece.offset, [piece.data]))
         size += len(piece.data)
-        arrived = process.received
-        if size >= BATCH or (arrived.stdout <= taken[STDOUT] and arrived.stderr <= taken[STDERR]):
+        if size >= BATCH:
             break
+        if _all_taken(process, taken):
+            if rounds == GATHER_ROUNDS or size >= GATHER or not pace.floods:
+                break
+            rounds += 1
+            await asyncio.sleep(GATHER_S)
+            if _all_taken(process, taken):
+                break
     if len(runs) > MAX_RUNS:
         runs = [_together(stream, runs) for stream in (STDOUT, STDERR)]
     return [(stream, offset, b"".join(parts)) for stream, offset, parts in runs]
+
+
+def _all_taken(process: Process, taken: dict[int, int]) -> bool:
+    arrived = process.received
+    return arrived.stdout <= taken[STDOUT] and arrived.stderr <= taken[STDERR]
 
 
 def _together(stream: int, runs: list[tuple[int, int, list[bytes]]]) -> tuple[int, int, list[bytes]]:

@@ -21,3 +21,32 @@ def test_an_address_is_fetched_inside_the_vm() -> None:
 
 def test_without_a_script_nothing_runs() -> None:
     assert scripts.wish(Script(job_id="j")) is None
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pace_after(clock: Clock, pieces: int, size: int, *, every_s: float) -> scripts.Pace:
+    pace = scripts.Pace(clock)
+    for _ in range(pieces):
+        clock.now += every_s
+        pace.count(size)
+    return pace
+
+
+def test_only_a_script_that_writes_much_and_fast_is_taken_for_a_flood() -> None:
+    assert pace_after(Clock(), 100, 8 << 10, every_s=0.001).floods
+    assert not pace_after(Clock(), 10, 8 << 10, every_s=0.001).floods  # not much yet
+    assert not pace_after(Clock(), 1000, 8 << 10, every_s=0.1).floods  # a log that is written all the time
+
+
+def test_a_flood_is_over_when_the_script_writes_slowly_again() -> None:
+    clock = Clock()
+    pace = pace_after(clock, 100, 8 << 10, every_s=0.001)
+    clock.now += 1.0
+    pace.count(100)
+    assert not pace.floods
