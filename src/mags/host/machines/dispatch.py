@@ -51,7 +51,7 @@ class Dispatcher:
                 await self._parts.uploads.put(cell.channel, script.files)
             return await cell.channel.exec(wish) if wish is not None else None
         pooled = self.origin == "pool"
-        configure = welcome.again(environment) if pooled else welcome.first(environment, jfs=self.jfs)
+        configure = welcome.taken(environment) if pooled else welcome.first(environment, jfs=self.jfs)
         if wish is not None and not script.files:
             _, (_, process) = await asyncio.gather(
                 _resume(cell, pooled), cell.channel.configure_and_exec(configure, wish)

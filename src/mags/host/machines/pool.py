@@ -12,7 +12,7 @@ import time
 from collections import deque
 
 from mags.host.config import Settings
-from mags.host.guest import Exec
+from mags.host.guest import Configure, Exec
 from mags.host.machines import welcome
 from mags.host.machines.capacity import Capacity
 from mags.host.machines.cells import Cell, Cells, new_handle, shape
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 WARMING = b"echo warm; echo warm >&2\n"
 """Takes the way that every script takes: the shell, both streams."""
+ROUNDS = 3
+"""How often: the first time brings the code into memory, the next ones let the emulator join its translations."""
 WARMING_S = 60.0
 RETRY_S, LAST_RETRY_S = 1.0, 30.0
 """After a failure, doubled each time."""
@@ -121,13 +123,9 @@ class Pool:
         cell = await self._cells.make(Record(handle=new_handle(), spec=self.spec, uid=0))
         try:
             async with asyncio.timeout(WARMING_S):
-                _, process = await cell.channel.configure_and_exec(welcome.first(), Exec(script=WARMING))
-                while (piece := await process.next_output()) is not None:
-                    process.acknowledge(piece.stream, piece.offset + len(piece.data))
-                exit = await process.wait()
-                if exit.exit_code != 0:
-                    log.warning("the first command of a VM ended with %d: %s", exit.exit_code, exit.message)
-                await process.release()
+                await _warm(cell, welcome.first())
+                for _ in range(ROUNDS - 1):
+                    await _warm(cell, welcome.taken())
             await cell.vm.pause()
             cell.record.state = VmState.READY
             self._cells.records.write(cell.record)
@@ -135,3 +133,14 @@ class Pool:
             await asyncio.shield(self._cells.close(cell))
             raise
         return cell
+
+
+async def _warm(cell: Cell, configure: Configure) -> None:
+    """As a script is given to a VM that was taken."""
+    _, process = await cell.channel.configure_and_exec(configure, Exec(script=WARMING))
+    while (piece := await process.next_output()) is not None:
+        process.acknowledge(piece.stream, piece.offset + len(piece.data))
+    exit = await process.wait()
+    if exit.exit_code != 0:
+        log.warning("the first command of a VM ended with %d: %s", exit.exit_code, exit.message)
+    await process.release()

@@ -34,6 +34,11 @@ def first(environment: Mapping[str, str] | None = None, *, jfs: Jfs | None = Non
     )
 
 
+def taken(environment: Mapping[str, str] | None = None) -> Configure:
+    """For one that waited, paused, in the pool: the clock. Its randomness is its own since it was cloned."""
+    return Configure(clock_ns=time.time_ns(), environment=environment or {})
+
+
 def again(environment: Mapping[str, str] | None = None) -> Configure:
     """For one that has stood still: clock and randomness."""
     return Configure(clock_ns=time.time_ns(), entropy=os.urandom(ENTROPY_BYTES), environment=environment or {})
