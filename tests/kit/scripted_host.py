@@ -405,7 +405,6 @@ class ScriptedHost(SessionsHost):
         return {"PATH": os.environ["PATH"], "HOME": str(vm.home), **vm.start.environment, **more}
 
     async def _script(self, vm: Vm, script: Script) -> None:
-        started = now_ms()
         code: int | None = None
         text = script.script if script.script is not None else f"echo fetched {script.url}" if script.url else None
         positions = {1: 0, 2: 0, 3: 0}
@@ -434,7 +433,7 @@ class ScriptedHost(SessionsHost):
                 job_id=script.job_id,
                 exit_code=code,
                 error=error,
-                started_at_ms=started,
+                started=vm.answers.get(script.job_id),
                 ended_at_ms=now_ms(),
                 cpu_ms=5,
             )

@@ -402,7 +402,8 @@ class JobEnded(Value, tag="job_ended"):
     job_id: str
     exit_code: int | None = None
     error: str | None = None
-    started_at_ms: int | None = None
+    started: Started | None = None
+    """How its start was answered: of a quick script the end may be recorded before the answer."""
     ended_at_ms: int = 0
     cpu_ms: int = 0
 

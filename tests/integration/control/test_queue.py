@@ -96,6 +96,8 @@ async def test_an_end_reported_before_the_answer_is_not_overwritten(tmp_path: Pa
         request_id = await mags.submit("exit 5")
         body = await mags.reaches(request_id, "completed", "error")
         assert body["exit_code"] == 5
+        assert body["vm_id"] and body["host_id"] == "h-late" and body["start_kind"] == "pool"
+        assert body["boot_ms"] is not None and body["started_at"] is not None
         host.mute.clear()
         await until(lambda: host.count("start") >= 1)
         body = await mags.status(request_id)

@@ -24,7 +24,7 @@ async def test_a_script_runs_in_a_vm_of_its_own(caller: Caller, host: HostProgra
     assert ended.stderr == b"oops\n"
     assert ended.exit_code == 3 and ended.error is None
     event = await caller.told(m.JobEnded, job_id=job_id)
-    assert event.exit_code == 3 and event.vm_id == vm_id and event.started_at_ms
+    assert event.exit_code == 3 and event.vm_id == vm_id and event.started
     await caller.told(m.VmChanged, vm_id=vm_id, state="gone")
     await host.forgets(vm_id)
     with pytest.raises(Problem) as caught:

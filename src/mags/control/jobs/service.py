@@ -49,6 +49,7 @@ async def create(world: World, caller: Caller, request: JobRequest, once: Once |
     if made:
         job_id = str(answer.body["request_id"])
         world.spawn(launch(world, job_id), f"job-{job_id}")
+        await asyncio.sleep(0)  # its first request to a host is on its way before this answer is
     return answer
 
 

@@ -17,7 +17,7 @@ import asyncio
 import logging
 import time
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
@@ -27,6 +27,7 @@ from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.rehoming import leave_lost_host, rehome
 from mags.control.lifecycles.release import release
+from mags.control.lifecycles.reports import note_started
 from mags.control.lifecycles.requests import run_request, start_request
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
 from mags.control.lifecycles.stopping import stop_step
@@ -200,31 +201,12 @@ async def _give_up(session: AsyncSession, vm_id: str, effects: Effects, reason: 
 async def _record_started(world: World, job_id: str, vm_id: str, started: Started) -> Next:
     """The end may have been recorded before: the answer and the event travel apart."""
     async with world.db.write() as session:
+        await note_started(session, job_id, vm_id, started)
         stop_ms = (
             await session.execute(
-                update(Job)
-                .where(Job.id == job_id)
-                .values(
-                    status=case((Job.status == JobStatus.PENDING, JobStatus.RUNNING.value), else_=Job.status),
-                    started_ms=func.coalesce(Job.started_ms, started.started_at_ms),
-                    boot_ms=started.boot_ms,
-                    start_kind=started.start_kind,
-                    step="",
-                    step_ms=None,
-                )
-                .returning(Job.stop_ms)
+                update(Job).where(Job.id == job_id).values(step="", step_ms=None).returning(Job.stop_ms)
             )
         ).scalar_one()
-        await session.execute(
-            update(Vm)
-            .where(Vm.id == vm_id)
-            .values(
-                started=True,
-                revive=False,
-                started_ms=func.coalesce(Vm.started_ms, started.started_at_ms),
-                state=case((Vm.state == VmState.RESTORING, VmState.RUNNING.value), else_=Vm.state),
-            )
-        )
     world.notices.tell((job_id, vm_id))
     await world.tell_edges(vms=(vm_id,))
     return Hop("stop") if stop_ms is not None else Done()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import update
+from sqlalchemy import case, func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.syncing import commit
 from mags.control.models import Job, Vm
-from mags.protocol.messages import JobEnded, VmChanged, WorkspaceSynced
+from mags.protocol.messages import JobEnded, Started, VmChanged, WorkspaceSynced
 from mags.protocol.states import FINAL_VM_STATES, JobStatus, VmState
 
 
@@ -23,7 +23,8 @@ async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) ->
         return
     moment = event.ended_at_ms or now_ms()
     job.exit_code, job.cpu_ms, job.ended_ms = event.exit_code, event.cpu_ms, moment
-    job.started_ms = job.started_ms or event.started_at_ms
+    if event.started is not None:
+        await note_started(session, job.id, event.vm_id, event.started)
     job.step, job.step_ms = ("", None) if job.step == "start" else (job.step, job.step_ms)
     effects.changed.add(job.id)
     if job.stop_ms is not None:
@@ -35,6 +36,32 @@ async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) ->
         await end_job(session, job, effects, status=JobStatus.COMPLETED, at_ms=moment)
     else:
         await end_job(session, job, effects, status=JobStatus.ERROR, error=event.error, at_ms=moment)
+
+
+async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: Started) -> None:
+    """How a script was started: by the host's answer or, if that is quicker, with the script's end."""
+    await session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(
+            status=case((Job.status == JobStatus.PENDING, JobStatus.RUNNING.value), else_=Job.status),
+            started_ms=func.coalesce(Job.started_ms, started.started_at_ms),
+            boot_ms=started.boot_ms,
+            start_kind=started.start_kind,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    await session.execute(
+        update(Vm)
+        .where(Vm.id == vm_id)
+        .values(
+            started=True,
+            revive=False,
+            started_ms=func.coalesce(Vm.started_ms, started.started_at_ms),
+            state=case((Vm.state == VmState.RESTORING, VmState.RUNNING.value), else_=Vm.state),
+        )
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def vm_changed(session: AsyncSession, event: VmChanged, effects: Effects) -> None:

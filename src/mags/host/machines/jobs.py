@@ -57,13 +57,12 @@ class Job:
 
     async def tell(self, code: int | None, error: str | None, cpu_ms: int = 0) -> None:
         """The end, to readers of the output and to control; returns when both are stored."""
-        started = self.record.started
         event = JobEnded(
             vm_id=self._vm_id,
             job_id=self.record.job_id,
             exit_code=code,
             error=error,
-            started_at_ms=started.started_at_ms if started is not None else None,
+            started=self.record.started,
             ended_at_ms=now_ms(),
             cpu_ms=cpu_ms,
         )
