@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import os
-import pty
-import re
-import termios
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,57 +69,3 @@ def make_client(world: World, name: str = "client") -> Client:
 
 def public_line(key: asyncssh.SSHKey) -> str:
     return " ".join(key.export_public_key().decode().split()[:2])
-
-
-def _take_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-class Terminal:
-    """A program at a terminal of ours, as at a person's."""
-
-    def __init__(self) -> None:
-        self.master, self.slave = pty.openpty()
-        self.seen = ""
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self, argv: list[str]) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=self.slave,
-            stdout=self.slave,
-            stderr=self.slave,
-            start_new_session=True,
-            preexec_fn=_take_terminal,
-        )
-        os.close(self.slave)
-        os.set_blocking(self.master, False)
-
-    def type(self, text: str) -> None:
-        os.write(self.master, text.encode())
-
-    async def expect(self, pattern: str) -> re.Match[str]:
-        """Read until the pattern has come; what came before it is dropped."""
-        async with asyncio.timeout(TIMEOUT):
-            while (match := re.search(pattern, self.seen)) is None:
-                try:
-                    data = os.read(self.master, 1 << 16)
-                except BlockingIOError:
-                    await asyncio.sleep(0.01)
-                    continue
-                except OSError:
-                    raise AssertionError(f"{pattern!r} did not come, but: {self.seen!r}") from None
-                self.seen += data.decode(errors="replace")
-        self.seen = self.seen[match.end() :]
-        return match
-
-    async def wait(self) -> int:
-        assert self._process is not None
-        async with asyncio.timeout(TIMEOUT):
-            return await self._process.wait()
-
-    async def close(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-        os.close(self.master)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import struct
-import termios
 
 import asyncssh
 
 from mags.protocol.errors import Problem
-from tests.integration.edge.ssh_client import Client, Terminal
+from tests.integration.edge.ssh_client import Client
+from tests.kit.terminal import Terminal
 
 
 async def test_a_command_gives_its_output_apart_from_its_errors_and_its_status(client: Client) -> None:
@@ -40,8 +38,7 @@ async def test_much_output_reaches_a_slow_reader_whole(client: Client) -> None:
 
 
 async def test_a_shell_has_a_terminal_of_the_clients_size_that_follows_it(client: Client) -> None:
-    terminal = Terminal()
-    fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 101, 0, 0))
+    terminal = Terminal(33, 101)
     try:
         await terminal.start(["ssh", *client.options, "-tt", "-p", str(client.port), "dev@127.0.0.1"])
         await terminal.expect(r"\$ ")
@@ -49,7 +46,7 @@ async def test_a_shell_has_a_terminal_of_the_clients_size_that_follows_it(client
         await terminal.expect(r"33 101")
         await terminal.expect(r"/dev/pts/\d+")
 
-        fcntl.ioctl(terminal.master, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 120, 0, 0))
+        terminal.resize(50, 120)
         await until_size(terminal, "50 120")
 
         terminal.type("exit 5\n")
