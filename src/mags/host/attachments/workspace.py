@@ -9,6 +9,7 @@ a new host program, `begin` comes again before the guest may write.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
@@ -19,13 +20,17 @@ from mags.host.guest import Jfs
 from mags.host.jfs import Exports
 from mags.host.network.addresses import GATEWAY_ADDRESS
 from mags.host.storage.attached import Attached
+from mags.host.storage.errors import StorageUnavailable
 from mags.host.storage.layout import GIB
 from mags.host.storage.syncer import Guest, Syncer, recover
 from mags.host.vmm.driver import Vm, Vmm
 from mags.host.vmm.spec import WorkDisk
+from mags.kit.tasks import end
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Synced, WorkspaceSynced
 
+OWNED_S = 5.0
+"""Between two looks whether the workspace is still ours."""
 GUEST_JFS_PORT = 2049
 """TCP port of the guest's gateway where its /jfs is."""
 
@@ -102,7 +107,23 @@ class Workspace:
         if self.discard:
             return
         with as_problems():
-            await self._need().run(self._interval)
+            ways = [asyncio.ensure_future(self._need().run(self._interval)), asyncio.ensure_future(self._watch())]
+            try:
+                done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                for one in done:
+                    one.result()
+            finally:
+                await end(ways)
+
+    async def _watch(self) -> None:
+        """Ends with StaleEpoch. A VM that changes nothing on its disk has nothing to be refused, and one that writes to
+        /jfs is refused nothing there: so it is looked whose the workspace is."""
+        while True:
+            await asyncio.sleep(OWNED_S)
+            try:
+                await self._attached.check_owned()
+            except StorageUnavailable:
+                pass  # nobody else can take it over now either, and the next sync says so
 
     async def grow(self, disk_gb: int) -> None:
         """Give the disk a new size, never a smaller one; the guest's file system is to be grown next."""

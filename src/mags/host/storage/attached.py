@@ -75,6 +75,10 @@ class Attached:
 
         await self.work(look, timeout=REACH_TIMEOUT)
 
+    async def check_owned(self) -> None:
+        """StaleEpoch when a newer attachment has the workspace, or it was deleted."""
+        await self.work(self._check_epoch)
+
     async def begin(self, size: int, *, anew: bool = False) -> Path:
         """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes.
 
