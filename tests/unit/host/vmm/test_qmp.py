@@ -167,6 +167,26 @@ async def test_descriptors_travel_with_a_command(pair: tuple[Qmp, Qemu]) -> None
         os.close(descriptor)
 
 
+async def test_a_monitor_that_takes_no_commands_does_not_harm_who_gets_its_number(pair: tuple[Qmp, Qemu]) -> None:
+    qmp, qemu = pair
+    await asyncio.sleep(0)  # it listens
+    number = qmp._socket.fileno()
+    qemu.socket.shutdown(socket.SHUT_RD)
+    with pytest.raises(QmpClosed, match="does not take commands"):
+        await qmp.execute("stop")
+    while qmp._socket.fileno() >= 0:
+        await asyncio.sleep(0)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert number in (ours.fileno(), theirs.fileno())
+        for reader, writer in ((ours, theirs), (theirs, ours)):
+            reader.setblocking(False)
+            reading = asyncio.ensure_future(asyncio.get_running_loop().sock_recv(reader, 10))
+            await asyncio.sleep(0)
+            writer.send(b"through")
+            assert await reading == b"through"
+
+
 async def test_a_monitor_that_is_not_there_is_an_error(tmp_path: Any) -> None:
     with pytest.raises(QmpClosed, match="cannot be reached"):
         await Qmp.connect(tmp_path / "missing.sock")

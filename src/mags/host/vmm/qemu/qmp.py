@@ -88,6 +88,8 @@ class Qmp:
         self._writing = asyncio.Lock()
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read(), name="qmp")
+        # Not before the loop has ceased to watch it: its number may be another file's a moment later.
+        self._reader.add_done_callback(lambda _: sock.close())
 
     @classmethod
     async def connect(cls, path: Path, *, timeout: float = TIMEOUT) -> Qmp:
@@ -230,10 +232,11 @@ class Qmp:
     def _end(self, reason: str) -> None:
         if not self.closed.done():
             self.closed.set_result(reason)
-            self._socket.close()
+            self._reader.cancel()
         closed = QmpClosed(self.closed.result())
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(closed)
+                answer.exception()  # who could not even send waits for none
         for listener in self._listeners:
             listener.close(closed)
