@@ -1,10 +1,17 @@
-"""Ending tasks for certain."""
+"""Ending tasks for certain, and being ended."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 from typing import Any
+
+
+def heed_cancellation() -> None:
+    """Raises CancelledError in a task that was cancelled, and has not noticed (see `end`). For right after an await."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]], *, every: float = 1.0) -> None:

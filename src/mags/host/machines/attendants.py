@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from mags.host.machines.problems import as_problem
+from mags.kit import tasks
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +42,7 @@ class Attendants:
 
     async def dismiss(self) -> None:
         """End those that go on only while the VM is up; returns when they have ended."""
-        tasks = list(self._up)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await tasks.end(self._up)
 
 
 async def _alone(work: Work, name: str) -> None:

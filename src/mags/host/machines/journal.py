@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from mags.kit.nats import Stream, ensure_stream
+from mags.kit.tasks import heed_cancellation
 from mags.protocol import subjects
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Journal:
             raise Away(str(error)) from error
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Away(f"{type(error).__name__}: {error}") from error
+        heed_cancellation()
         return answer.seq
 
     async def last(self, stream: str, subject: str) -> Kept | None:
@@ -78,6 +80,7 @@ class Journal:
             return None
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise Away(f"{type(error).__name__}: {error}") from error
+        heed_cancellation()
         return Kept(found.seq or 0, found.headers or {}, found.data or b"")
 
     async def wait(self, attempt: int, words: str) -> None:
