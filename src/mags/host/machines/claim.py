@@ -8,6 +8,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from mags.kit.nats import settle
 from mags.protocol import subjects
 
 log = logging.getLogger(__name__)
@@ -39,3 +40,4 @@ async def claim(client: Client, host_id: str) -> None:
         await message.respond(b"")
 
     await client.subscribe(subject, cb=answer)
+    await settle(client)
