@@ -49,7 +49,10 @@ T = TypeVar("T")
 # A guest that does not read cannot make us buffer more than this.
 MAX_UNSENT = 64 * 1024 * 1024
 # After these many seconds without HELLO we suspect that a dead host left half a frame, or that the guest boots.
-THOROUGH_AFTER = (0.5, 2.0, 4.0, 8.0)
+THOROUGH_AFTER = (0.5, 2.0, 4.0)
+# A guest whose host let go of it while it stood still may hear of that, and of us, in the wrong order, and take no more
+# bytes from this connection; it does from the next.
+RECONNECT_AFTER = 6.0
 # A guest that has just woken may take the first RESET for the end of the session in which it fell asleep.
 SOON_AFTER = (0.06, 0.12, 0.24)
 
@@ -92,9 +95,29 @@ class Channel:
         where they are still held (see `processes`). Raises ChannelClosed if the VM ends meanwhile, TimeoutError if no
         agent answers.
         """
-        loop = asyncio.get_running_loop()
         deadline = time.monotonic() + timeout
-        async with asyncio.timeout(timeout):
+        while True:
+            channel = await cls._open(path, deadline)
+            try:
+                hello = await channel._greet(deadline, SOON_AFTER if woken else ())
+            except BaseException:
+                await channel.aclose()
+                raise
+            if hello is not None:
+                channel.hello = hello
+                break
+            await channel.aclose()
+        channel._last_process = channel.hello.last_process_id
+        held = {process.id for process in channel.hello.processes}
+        for process_id, offsets in (resume or {}).items():
+            if process_id in held:
+                channel.attach(process_id, offsets)
+        return channel
+
+    @classmethod
+    async def _open(cls, path: Path, deadline: float) -> Channel:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             while True:
                 try:
                     transport, wire = await loop.create_unix_connection(Wire, str(path))
@@ -103,21 +126,12 @@ class Channel:
                     await asyncio.sleep(0.005)
         channel = cls(wire, transport)
         wire.channel = channel
-        try:
-            channel.hello = await channel._greet(deadline, SOON_AFTER if woken else ())
-        except BaseException:
-            await channel.aclose()
-            raise
-        channel._last_process = channel.hello.last_process_id
-        held = {process.id for process in channel.hello.processes}
-        for process_id, offsets in (resume or {}).items():
-            if process_id in held:
-                channel.attach(process_id, offsets)
         return channel
 
-    async def _greet(self, deadline: float, soon: tuple[float, ...]) -> Hello:
+    async def _greet(self, deadline: float, soon: tuple[float, ...]) -> Hello | None:
+        """None: it does not answer on this connection."""
         assert self._greeting is not None
-        waits = [*soon, *THOROUGH_AFTER, float("inf")]
+        waits = [*soon, *THOROUGH_AFTER, RECONNECT_AFTER]
         start = time.monotonic()
         for attempt, wait in enumerate(waits):
             nonce = secrets.randbits(64)
@@ -134,8 +148,8 @@ class Channel:
             if done:
                 raise ChannelClosed(self.closed.result())
             if until >= deadline:
-                break
-        raise TimeoutError("the guest agent does not answer")
+                raise TimeoutError("the guest agent does not answer")
+        return None
 
     # Frames in
 
