@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mags.host.vmm.driver import Applied, DiskChanges, ProcessGroup, TapSource, Vmm
 from mags.host.vmm.spec import VmSpec, WorkDisk
+from mags.host.vmm.stall import Stall
 from mags.protocol.guest import FrameType
 from mags.protocol.guest.fields import FieldWriter, read_fields
 from mags.protocol.guest.frames import HEADER, MORE, encode_frame
@@ -115,6 +116,7 @@ class ScriptedVm:
         self.channel_path = directory / "agent"
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._guests = guests
+        self.stall = Stall()
 
     async def pause(self) -> None: ...
 

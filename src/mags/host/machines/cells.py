@@ -153,7 +153,7 @@ class Cells:
                 raise NetworkMissing("the record names no network")
             namespace = await self.namespaces.adopt(record.namespace)
             await vm.resume()
-            channel = await Channel.connect(vm.channel_path, timeout=GREETING_S, resume=resume)
+            channel = await greet(vm, resume=resume)
         except (NetworkMissing, VmmError, ChannelClosed, TimeoutError) as error:
             log.warning("the VM %s can't be adopted: %s", record.handle, error)
             await vm.kill()
@@ -207,6 +207,32 @@ class Cells:
             await _try(lambda: self.namespaces.release(network), f"remove the network {network.index}")
         self._uids.release(record.uid)
         self.records.remove(record.handle)
+
+
+async def greet(
+    vm: Vm,
+    *,
+    resume: Mapping[int, Offsets] | None = None,
+    woken: bool = False,
+    turn: asyncio.Semaphore | None = None,
+) -> Channel:
+    """The channel to a guest that ran before. One that stands still for want of its disk answers when it goes on.
+
+    turn: held by the caller, and given to others meanwhile. Raises ChannelClosed, TimeoutError.
+    """
+    while True:
+        try:
+            return await Channel.connect(vm.channel_path, timeout=GREETING_S, resume=resume, woken=woken)
+        except TimeoutError:
+            if not vm.stall.reason:
+                raise
+        if turn is not None:
+            turn.release()
+        try:
+            await vm.stall.ends()
+        finally:
+            if turn is not None:
+                await turn.acquire()
 
 
 def new_handle() -> str:

@@ -42,12 +42,15 @@ class Lifeline:
         settings = self._settings
         while True:
             await asyncio.sleep(settings.pulse_s)
+            stalls = cell.vm.stall.count
             try:
                 async with asyncio.timeout(settings.pulse_deadline_s):
                     await cell.channel.ping()
             except ChannelClosed:
                 return
             except TimeoutError:
+                if cell.vm.stall.reason or cell.vm.stall.count != stalls:
+                    continue  # its disk is away: it is not to blame
                 self._end(f"The VM has failed: it did not answer for {settings.pulse_deadline_s:g} s")
                 return
             except GuestError as error:

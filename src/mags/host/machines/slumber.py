@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mags.host.guest import Channel, ChannelClosed, GuestError
 from mags.host.machines import welcome
-from mags.host.machines.cells import GREETING_S, Cell, Cells, offer_to_the_oom_killer, shape
+from mags.host.machines.cells import GREETING_S, Cell, Cells, greet, offer_to_the_oom_killer, shape
 from mags.host.machines.record import Record
 from mags.host.network import Namespace
 from mags.host.vmm.driver import SnapshotUnusable, Vm
@@ -63,7 +63,8 @@ async def wake(cells: Cells, record: Record, keeper: Keeper) -> tuple[Cell, str]
                 work_disk=disk,
                 group=group,
             )
-            channel = await _greet(vm, namespace, keeper, welcome.again(record.environment), frozen=keeper.has)
+            wish = welcome.again(record.environment)
+            channel = await _greet(vm, namespace, keeper, wish, cells.turn, frozen=keeper.has)
             return Cell(record, vm, channel, namespace, group), ""
         except SnapshotUnusable as error:
             lost = str(error)
@@ -89,17 +90,19 @@ async def restart(cells: Cells, record: Record, keeper: Keeper) -> Cell:
             group=group,
         )
         greeting = welcome.first(record.environment, jfs=keeper.jfs)
-        channel = await _greet(vm, namespace, keeper, greeting)
+        channel = await _greet(vm, namespace, keeper, greeting, cells.turn)
         return Cell(record, vm, channel, namespace, group)
 
 
-async def _greet(vm: Vm, namespace: Namespace, keeper: Keeper, wish: Configure, *, frozen: bool = False) -> Channel:
+async def _greet(
+    vm: Vm, namespace: Namespace, keeper: Keeper, wish: Configure, turn: asyncio.Semaphore, *, frozen: bool = False
+) -> Channel:
     """A VM that does not answer is ended; one that we are told to leave, left. Its changes are followed before it may
     write."""
     try:
         offer_to_the_oom_killer(vm.pid)
         await keeper.begin(vm, namespace.host_address)
-        channel = await Channel.connect(vm.channel_path, timeout=GREETING_S, woken=True)
+        channel = await greet(vm, woken=True, turn=turn)
         try:
             if frozen:
                 await _thaw(channel)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mags.host.guest import ChannelClosed, ProcessInfo
-from mags.host.machines import adoption, startup
+from mags.host.machines import adoption, stalls, startup
 from mags.host.machines.cells import Cell
 from mags.host.machines.events import now_ms
 from mags.host.machines.inbox import Died
@@ -55,6 +55,7 @@ class Uptime:
         machine.touch()
         attend = machine.attendants.attend
         attend(self.lifeline.pulse(cell), "pulse")
+        attend(stalls.watch(machine, cell), "stalls")
         if machine.keeper.has:
             attend(machine.keeper.attend(cell), "workspace")
         if machine.record.keep != "job":

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mags.host.vmm.spec import VmSpec, WorkDisk
+from mags.host.vmm.stall import Stall
 
 
 class VmmError(Exception):
@@ -105,6 +106,10 @@ class Vm(Protocol):
     @property
     def died(self) -> asyncio.Future[str]:
         """Resolves with the reason when the VM has ended, by whatever cause. Do not cancel it: shield."""
+
+    @property
+    def stall(self) -> Stall:
+        """Whether it stands still because its disk does not work at the moment. It goes on by itself."""
 
     async def pause(self) -> None:
         """Stop the vCPUs (about 1 ms). A paused VM costs no CPU."""

@@ -83,6 +83,11 @@ def test_flushes_reach_the_disk_where_they_must() -> None:
         assert nodes["work"]["cache"] == {"no-flush": not durable}
 
 
+def test_the_guest_never_sees_that_its_disk_fails() -> None:
+    (work,) = (device for device in values(command(CLONE), "-device") if "drive=work" in device)
+    assert {"rerror=stop", "werror=stop"} <= set(work.split(","))
+
+
 def test_qemu_steps_down_as_its_version_knows_how() -> None:
     assert values(command(COLD), "-run-with") == ["chroot=/vms/root,user=1000:1000"]
     older = dataclasses.replace(COLD, hypervisor=Hypervisor(PROGRAM, "8.2.2", (8, 2, 2)))

@@ -39,6 +39,8 @@ MINIMUM = (8, 2)
 SANDBOX = "on,obsolete=deny,elevateprivileges=allow,spawn=deny,resourcecontrol=deny"
 """Changing users is allowed since QEMU itself has to step down; after that it has no privilege, nor (by
 no_new_privs) a way to gain one."""
+ON_ERROR = "rerror=stop,werror=stop"
+"""Of the work disk: the guest must not see what passes (see recovery)."""
 STATE_SET = 1
 """The number under which QEMU finds the saved state that it inherited: `/dev/fdset/1`."""
 WORK_NODE, WORK_FILE_NODE, WORK_BASE_NODE = "work", "workfile", "workbase"
@@ -150,7 +152,7 @@ class Machine:
         for node in [_raw_file("image", self.image), *self._work_nodes()]:
             words += ["-blockdev", json.dumps(node)]
         words += ["-device", "virtio-blk-device,drive=image,serial=image"]
-        words += ["-device", f"virtio-blk-device,drive={WORK_NODE},serial=work"]
+        words += ["-device", f"virtio-blk-device,drive={WORK_NODE},serial=work,{ON_ERROR}"]
         network = LOOSE_TAP if descriptors.tap is None else f"fd={descriptors.tap}"
         words += ["-netdev", f"tap,id=net,{network}", "-device", f"virtio-net-device,netdev=net,mac={GUEST_MAC}"]
         words += ["-chardev", f"socket,id=agent,fd={descriptors.agent},server=on,wait=off"]

@@ -22,6 +22,8 @@ class Record(msgspec.Struct, frozen=True):
     template: str
     accelerator: str
     version: str
+    base: str = ""
+    """Path of the raw file under the VM's own overlay."""
 
 
 def save(directory: Path, record: Record) -> None:

@@ -1,6 +1,7 @@
 """One running QEMU as a Vm.
 
-running <--pause/resume--> paused;   both --(guest powers off | QEMU ends | kill)--> died
+running <--pause/resume--> paused;   running <--(its disk fails)/(it works again)--> stalled (see recovery)
+any --(guest powers off | QEMU ends | kill)--> died
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from mags.host.vmm.qemu.blocksync import BlockSync
 from mags.host.vmm.qemu.machine import CONSOLE_BYTES, WORK_NODE
 from mags.host.vmm.qemu.process import Process
 from mags.host.vmm.qemu.qmp import Qmp
+from mags.host.vmm.qemu.recovery import Recovery
 from mags.host.vmm.spec import VmSpec
+from mags.host.vmm.stall import Stall
 
 CONSOLE_LOG = "console.log"
 GUEST_ENDED = "The guest powered off, rebooted or crashed."
@@ -27,14 +30,25 @@ class QemuVm:
     """See driver.Vm. `qmp` is for the other files of this package."""
 
     def __init__(
-        self, spec: VmSpec, directory: Path, process: Process, qmp: Qmp, *, origin: tuple[str, str] = ("", "")
+        self,
+        spec: VmSpec,
+        directory: Path,
+        process: Process,
+        qmp: Qmp,
+        *,
+        base: Path | None = None,
+        origin: tuple[str, str] = ("", ""),
     ) -> None:
-        """origin: QEMU's version and the accelerator; a saved VM wakes only where both are the same."""
+        """base: the raw file under its overlay. origin: QEMU's version and the accelerator; a saved VM wakes only
+        where both are the same."""
         self.spec, self.directory, self.process, self.qmp, self.origin = spec, directory, process, qmp, origin
         self.base_copied = False
         """Whether what its memory started from lies in its directory (see snapshot)."""
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.stall = Stall()
+        self._recovery = Recovery(qmp, base, self.stall)
         self._watcher = asyncio.create_task(self._watch(), name=f"vm-{process.pid}")
+        self._recovering = asyncio.create_task(self._recovery.run(), name=f"vm-{process.pid}-disk")
 
     @property
     def pid(self) -> int:
@@ -54,7 +68,8 @@ class QemuVm:
         await snapshot.copy_base(self)
 
     async def save(self) -> None:
-        await snapshot.save(self)
+        async with self._recovery.held():
+            await snapshot.save(self)
 
     def changes(self) -> BlockSync:
         return BlockSync(self)
@@ -72,8 +87,9 @@ class QemuVm:
 
     async def release(self) -> None:
         """Let go of a VM that goes on without us, for another host program to adopt."""
-        self._watcher.cancel()
-        await asyncio.gather(self._watcher, return_exceptions=True)
+        for task in (self._watcher, self._recovering):
+            task.cancel()
+        await asyncio.gather(self._watcher, self._recovering, return_exceptions=True)
         await self.qmp.aclose()
         self.process.release()
 
@@ -114,6 +130,8 @@ class QemuVm:
         # A monitor that breaks while QEMU lives: a VM that nobody can control must not go on.
         if not self.process.died.done():
             await self.process.kill()
+        self._recovering.cancel()
+        await asyncio.gather(self._recovering, return_exceptions=True)
         await self.qmp.aclose()
         self.died.set_result(reason or self.process.died.result())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mags.host.images import BootFiles, ImageMissing, ImageStore
 from mags.host.vmm.driver import ProcessGroup, SnapshotUnusable, TapSource, VmmError
-from mags.host.vmm.qemu import overlay, snapshot, start
+from mags.host.vmm.qemu import overlay, recovery, snapshot, start
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu import record as records
 from mags.host.vmm.qemu.accelerator import AUTOMATIC, TRIAL_TIMEOUT
@@ -114,7 +114,7 @@ class QemuVmm:
             process, qmp = await start.restored(
                 machine, directory, template.state, uid=uid, namespace=namespace, group=group
             )
-            return await self._finish(spec, directory, process, qmp, template, uid, disk.size)
+            return await self._finish(spec, directory, process, qmp, template, uid, disk)
         except BaseException as error:
             if not afresh:
                 await processes.remove_tree(directory)
@@ -172,7 +172,9 @@ class QemuVmm:
             raise SnapshotUnusable(f"QEMU can't go on from its memory image: {error}") from error
         try:
             key = record.template if record is not None else ""
-            made = Record(spec, uid, process.pid, process.started, key, self.accelerator, self.version)
+            made = Record(
+                spec, uid, process.pid, process.started, key, self.accelerator, self.version, base=str(disk.base)
+            )
             records.save(directory, made)
             # From here on the image must not be used again: the guest is about to change its disk.
             await snapshot.forget(directory)
@@ -181,7 +183,7 @@ class QemuVmm:
             await process.kill()
             await qmp.aclose()
             raise
-        return QemuVm(spec, directory, process, qmp, origin=(self.version, self.accelerator))
+        return QemuVm(spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator))
 
     def salvage(self, directory: Path, target: Path) -> Applied:
         return apply_file(directory / OVERLAY, target)
@@ -199,11 +201,12 @@ class QemuVmm:
             return None
         # A VM that is asleep on disk and also has a process was being put to sleep, or woken: the image is whole, and
         # nothing has run since.
-        if record is None or status not in ("running", "paused") or snapshot.is_asleep(directory):
+        if record is None or status not in ("running", "paused", recovery.STATUS) or snapshot.is_asleep(directory):
             await process.kill()
             await qmp.aclose()
             return None
-        return QemuVm(record.spec, directory, process, qmp, origin=(record.version, record.accelerator))
+        base = Path(record.base) if record.base else None
+        return QemuVm(record.spec, directory, process, qmp, base=base, origin=(record.version, record.accelerator))
 
     def _find(self, directory: Path, record: Record | None) -> Process | None:
         pid = record.pid if record is not None else None
@@ -222,19 +225,22 @@ class QemuVmm:
         return process
 
     async def _finish(
-        self, spec: VmSpec, directory: Path, process: Process, qmp: Qmp, template: Template, uid: int, size: int
+        self, spec: VmSpec, directory: Path, process: Process, qmp: Qmp, template: Template, uid: int, disk: WorkDisk
     ) -> QemuVm:
         """From a restored machine to a VM with a record."""
         try:
-            record = Record(spec, uid, process.pid, process.started, template.key, self.accelerator, self.version)
+            record = Record(
+                spec, uid, process.pid, process.started, template.key, self.accelerator, self.version,
+                base=str(disk.base),
+            )  # fmt: skip
             records.save(directory, record)
-            if size != template.disk_bytes:
-                await process.unless_dead(qmp.execute("block_resize", node_name=WORK_NODE, size=size))
+            if disk.size != template.disk_bytes:
+                await process.unless_dead(qmp.execute("block_resize", node_name=WORK_NODE, size=disk.size))
         except BaseException:
             await process.kill()
             await qmp.aclose()
             raise
-        return QemuVm(spec, directory, process, qmp, origin=(self.version, self.accelerator))
+        return QemuVm(spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator))
 
     async def _template(self, spec: VmSpec, files: BootFiles, *, own_disk: bool) -> Template:
         """What to clone from. A disk of another size than usual is no reason to keep anybody waiting for a build."""
