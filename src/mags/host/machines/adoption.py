@@ -109,6 +109,7 @@ async def _from_disk(machine: Machine) -> Cell | None:
 
 
 def _sleeps(machine: Machine) -> None:
+    machine.attendants.spawn(machine.keeper.hold(), "hold the workspace")
     if machine.state is not VmState.SLEEPING:
         machine.record.state, machine.record.slept_at_ms = VmState.SLEEPING, now_ms()
         machine.patience.begin()

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mags.host.attachments import Workspace
@@ -49,7 +50,9 @@ class Keeper:
         self._machine = machine
         self._workspace: Workspace | None = None
         self._attending: asyncio.Task[None] | None = None
-        self._taking_up = asyncio.Lock()
+        self._attaching, self._taking_up = asyncio.Lock(), asyncio.Lock()
+        self._leased = False
+        """Whether an earlier host program has left a lease."""
         self.fenced = False
         """Whether another host has the workspace now."""
 
@@ -65,20 +68,44 @@ class Keeper:
 
     async def attach(self) -> Workspace:
         """Take the workspace, or go on with it. Raises Problem."""
-        if self._workspace is None:
-            record, parts = self._machine.record, self._machine.parts
-            assert record.attachment is not None
-            if parts.attachments is None:
-                raise Problem("not_available", "This host has no storage for synced workspaces: use no_sync.")
-            self._workspace = await parts.attachments.attach(
-                record.attachment,
-                vm_id=self._machine.vm_id,
-                owner=record.owner,
-                name=record.name or "",
-                image=record.spec.image,
-                publish=parts.events.publish,
-            )
-        return self._workspace
+        async with self._attaching:
+            if self._workspace is None:
+                record, parts = self._machine.record, self._machine.parts
+                assert record.attachment is not None
+                if parts.attachments is None:
+                    raise Problem("not_available", "This host has no storage for synced workspaces: use no_sync.")
+                self._workspace = await parts.attachments.attach(
+                    record.attachment,
+                    vm_id=self._machine.vm_id,
+                    owner=record.owner,
+                    name=record.name or "",
+                    image=record.spec.image,
+                    publish=parts.events.publish,
+                )
+            return self._workspace
+
+    async def hold(self) -> None:
+        """A VM that an earlier host program left asleep: what it will read when it wakes must not be collected as a
+        dead host's until then."""
+        if self.has:
+            self._leased = True
+            with self._unless_taken():
+                await self._until_done("hold its workspace", self._attached)
+
+    async def _attached(self) -> None:
+        await self.attach()
+
+    @contextmanager
+    def _unless_taken(self) -> Iterator[None]:
+        """Ends the VM when another one has its workspace."""
+        try:
+            yield
+        except Problem as problem:
+            if problem.code != "conflict":
+                raise
+            self.fenced = True
+            log.error("VM %s is ended: %s", self._machine.vm_id, problem.message)
+            self._machine.tell(Stop(f"{TAKEN}: {problem.message}"))
 
     async def disk(self) -> WorkDisk | None:
         """The VM's disk where it is not an empty one of its own. Raises Problem."""
@@ -98,14 +125,9 @@ class Keeper:
             return
         self._attending = asyncio.current_task()
         try:
-            await self._until_done("take its workspace up again", lambda: self._resume(cell))
-            await self._need().run()
-        except Problem as problem:
-            if problem.code != "conflict":
-                raise
-            self.fenced = True
-            log.error("VM %s is ended: %s", self._machine.vm_id, problem.message)
-            self._machine.tell(Stop(f"{TAKEN}: {problem.message}"))
+            with self._unless_taken():
+                await self._until_done("take its workspace up again", lambda: self._resume(cell))
+                await self._need().run()
         finally:
             self._attending = None
 
@@ -195,9 +217,9 @@ class Keeper:
 
     async def release(self) -> None:
         """The VM is gone for good."""
-        if self._workspace is not None:
+        if self._workspace is not None or self._leased:
             try:
-                await self._workspace.release()
+                await (await self.attach()).release()
             except Problem as problem:
                 log.warning("the workspace of VM %s stays leased until that runs out: %s", self._machine.vm_id, problem)
 
