@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
+from mags.host.storage.seaweedfs import SeaweedFS
 from tests.kit import installation, sessions
 
 SESSION = sessions.current()
@@ -47,6 +50,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call" and report.passed and item.get_closest_marker("vm") is not None:
         _vm_tests_passed += 1
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def seaweed() -> AsyncIterator[SeaweedFS]:
+    """One S3 service (SeaweedFS) for all tests that only use one: each has a bucket of its own (kit/objectstore)."""
+    with tempfile.TemporaryDirectory(prefix="mags-weed-", ignore_cleanup_errors=True) as directory:
+        server = SeaweedFS(Path(directory))
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
 
 
 def _processes() -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Real JuiceFS volumes: on a local directory, and on a real S3 service (SeaweedFS, started once)."""
+"""Real JuiceFS volumes: on a local directory, and on a real S3 service."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest_asyncio
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.seaweedfs import SeaweedFS
-from mags.protocol.ids import new_id
 from tests.integration.storage.volumes import OpenEngine
+from tests.kit.objectstore import new_volume
 
 
 @pytest.fixture
@@ -24,31 +24,9 @@ def place() -> Iterator[Path]:
         yield Path(directory)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def seaweed() -> AsyncIterator[SeaweedFS]:
-    with tempfile.TemporaryDirectory(prefix="mags-weed-", ignore_cleanup_errors=True) as directory:
-        server = SeaweedFS(Path(directory))
-        await server.start()
-        try:
-            yield server
-        finally:
-            await server.stop()
-
-
 @pytest.fixture
 def s3_settings(seaweed: SeaweedFS) -> StorageSettings:
-    """A new volume in a bucket of its own."""
-    name = f"t{new_id()[:8]}"
-    return StorageSettings(
-        kind="s3",
-        volume=name,
-        bucket=name,
-        endpoint=seaweed.endpoint,
-        access_key=seaweed.access_key,
-        secret_key=seaweed.secret_key,
-        put_timeout_s=3,
-        get_timeout_s=3,
-    )
+    return new_volume(seaweed)
 
 
 @pytest_asyncio.fixture

@@ -14,10 +14,10 @@ from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import GenerationMissing, StaleEpoch, StorageError
 from mags.host.storage.layout import GIB
-from mags.host.storage.s3 import S3
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment
-from tests.integration.storage.volumes import OpenEngine, bucket_of
+from tests.integration.storage.volumes import OpenEngine
+from tests.kit.objectstore import count_blocks
 
 SPOT = 700 << 20
 """Offset of the bytes that these tests write; far behind what mkfs writes."""
@@ -274,12 +274,7 @@ async def test_second_installation_sees_and_reads_every_workspace(
 async def test_deleting_frees_the_objects(place: Path, open_engine: OpenEngine, s3_settings: StorageSettings) -> None:
     engine = await open_engine(place, s3_settings)
     await engine.workspaces.blank(1)
-    client = S3(bucket_of(s3_settings))
-
-    async def objects() -> int:
-        return len([name async for name in client.keys(f"{s3_settings.volume}/chunks/")])
-
-    before = await objects()
+    before = await count_blocks(s3_settings)
     workspace = new_id()
     attached = await engine.workspaces.attach(Attachment(workspace_id=workspace, epoch=1, disk_gb=1), vm_id=new_id())
     await write(attached, os.urandom(10 << 20))
@@ -287,11 +282,10 @@ async def test_deleting_frees_the_objects(place: Path, open_engine: OpenEngine, 
     for number in range(2, 6):
         await write(attached, os.urandom(4096))
         await attached.committed(number)
-    assert await objects() > before + 2
+    assert await count_blocks(s3_settings) > before + 2
     await attached.release()
     await engine.workspaces.delete(workspace)
     await engine.collect()
     async with asyncio.timeout(60):
-        while await objects() != before:
+        while await count_blocks(s3_settings) != before:
             await asyncio.sleep(0.2)
-    await client.aclose()

@@ -32,6 +32,10 @@ from mags.host.vmm.spec import WorkDisk
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment, Synced
 from tests.kit import vms
+from tests.kit.host_fixtures import image_cache
+from tests.kit.objectstore import new_volume
+
+__all__ = ["image_cache"]
 
 JFS_GUEST_PORT = 2049
 
@@ -154,10 +158,22 @@ def place() -> Iterator[Path]:
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=60)
 
 
+ON_S3 = pytest.mark.parametrize("storage", ["s3"], indirect=True)
+ON_BOTH = pytest.mark.parametrize("storage", ["local", "s3"], indirect=True)
+
+
 @pytest.fixture
-async def bench(place: Path, vmm: QemuVmm) -> AsyncIterator[Bench]:
+def storage(request: pytest.FixtureRequest) -> StorageSettings:
+    """A new volume: in a local directory, unless the test is `ON_S3`."""
+    if getattr(request, "param", "local") == "local":
+        return StorageSettings.model_validate({"kind": "local"})
+    return new_volume(request.getfixturevalue("seaweed"))
+
+
+@pytest.fixture
+async def bench(storage: StorageSettings, place: Path, vmm: QemuVmm) -> AsyncIterator[Bench]:
     await vmm.warm(vms.SPEC)
     async with AsyncExitStack() as stack:
-        engine = await Engine.open(StorageSettings(kind="local"), place / "host", host_id="h1")
+        engine = await Engine.open(storage, place / "host", host_id="h1")
         stack.push_async_callback(engine.close, unmount=True)
         yield Bench(stack, engine, vmm, place)
