@@ -16,12 +16,17 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from mags.control.db import Database, migrate
+from mags.control.db import Database, migrate, now_ms
+from mags.control.lifecycles.endings import Effects
+from mags.control.lifecycles.reports import job_ended
+from mags.control.lifecycles.stopping import record_stop
 from mags.control.models import Base
 from mags.control.records import accounts
+from mags.protocol.messages import JobEnded
 from tests.integration.control.conftest import Installation, alone, client, installation, until
 from tests.kit.postgres import postgres
 
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -36,7 +41,11 @@ async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/a.db"
-    base = request.getfixturevalue("cluster")
+    return await empty(request.getfixturevalue("cluster"), tmp_path)
+
+
+async def empty(base: str, tmp_path: Path) -> str:
+    """A database of one's own in the cluster."""
     name = f"t{abs(hash(str(tmp_path)))}"
     engine = create_async_engine(base, isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
@@ -97,6 +106,26 @@ async def test_many_writers_at_once_all_get_their_turn(url: str) -> None:
     finally:
         await one.close()
         await two.close()
+
+
+async def test_what_is_over_stays_as_it_is_when_two_end_it_at_once(tmp_path: Path, cluster: str) -> None:
+    """A script's end is being recorded while somebody else records the stop that was wished."""
+    async with alone(tmp_path, database_url=await empty(cluster, tmp_path)) as mags:
+        await mags.host()
+        job_id = await mags.submit("sleep 1000")
+        vm_id = (await mags.reaches(job_id, "running"))["vm_id"]
+        world = mags.world
+        ended = JobEnded(vm_id=vm_id, job_id=job_id, exit_code=3, ended_at_ms=now_ms())
+        async with world.db.write() as session:
+            await job_ended(session, ended, Effects())
+            await session.flush()
+            stopping = asyncio.create_task(record_stop(world, job_id, None))
+            async with world.db.read() as other:  # it waits for us now, or has overtaken us
+                while not stopping.done() and not (await other.execute(text(WAITS))).scalar_one():
+                    await asyncio.sleep(0.02)
+        await stopping
+        body = await mags.status(job_id)
+        assert (body["status"], body["exit_code"]) == ("error", 3)
 
 
 async def test_records_that_can_not_be_written_are_said_to_be_away(

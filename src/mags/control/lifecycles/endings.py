@@ -117,8 +117,8 @@ async def end_vm(
         .values(vm_id=None)
         .execution_options(synchronize_session=False)
     )
-    jobs = (await session.execute(select(Job).where(Job.vm_id == vm.id, Job.status.in_(OPEN)))).scalars().all()
-    for job in jobs:
+    left = select(Job).where(Job.vm_id == vm.id, Job.status.in_(OPEN)).order_by(Job.id).with_for_update()
+    for job in (await session.execute(left, execution_options={"populate_existing": True})).scalars().all():
         if job.id in moving:
             continue
         await _part(session, job, vm, effects, failed=state is VmState.FAILED, reason=reason, at_ms=moment)

@@ -29,6 +29,7 @@ from mags.control.lifecycles.rehoming import leave_lost_host, rehome
 from mags.control.lifecycles.release import release
 from mags.control.lifecycles.reports import note_started
 from mags.control.lifecycles.requests import run_request, start_request
+from mags.control.lifecycles.rows import hold
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
 from mags.control.lifecycles.stopping import stop_step
 from mags.control.lifecycles.submission import LEASE_MS
@@ -189,10 +190,10 @@ async def _has_ended(world: World, job_id: str) -> bool:
 
 
 async def _give_up(session: AsyncSession, vm_id: str, effects: Effects, reason: str) -> None:
-    vm = await session.get(Vm, vm_id)
+    vm = await hold(session, Vm, vm_id)
     if vm is None:
         return
-    starter = await session.get(Job, vm.starter)
+    starter = await hold(session, Job, vm.starter)
     if starter is not None:
         await end_job(session, starter, effects, status=JobStatus.ERROR, error=reason)
     await end_vm(session, vm, effects, state=VmState.FAILED, reason=reason)
@@ -242,7 +243,7 @@ async def _run_failed(world: World, job: Job, vm: Vm, problem: Problem) -> Next:
         problem = Problem("unavailable", f"Host {vm.host_id}, which has the workspace's only copy, is away.")
     effects = Effects()
     async with world.db.write() as session:
-        held = await session.get(Job, job.id)
+        held = await hold(session, Job, job.id)
         if held is not None:
             await end_job(session, held, effects, status=JobStatus.ERROR, error=problem.message)
     await effects.apply(world)

@@ -19,6 +19,7 @@ from mags.control.db import now_ms
 from mags.control.lifecycles.barrier import events_recorded
 from mags.control.lifecycles.endings import Effects, end_vm
 from mags.control.lifecycles.reports import follow_vm
+from mags.control.lifecycles.rows import hold
 from mags.control.lifecycles.world import World
 from mags.control.models import Vm
 from mags.hostclient import HostState
@@ -54,7 +55,7 @@ async def _lose(world: World, host_id: str) -> None:
         return
     effects = Effects()
     async with world.db.write() as session:
-        for vm in (await session.execute(here)).scalars().all():
+        for vm in (await session.execute(here.order_by(Vm.id).with_for_update())).scalars().all():
             if vm.started and vm.keep == "stay" and not (vm.no_sleep and vm.attached):
                 if vm.state != VmState.SLEEPING:
                     log.warning("VM %s of lost host %s counts as asleep", vm.id, host_id)
@@ -92,7 +93,7 @@ async def reconcile(world: World, host_id: str) -> None:
     effects = Effects()
     async with world.db.write() as session:
         for vm_id in before - there.keys():
-            vm = await session.get(Vm, vm_id)
+            vm = await hold(session, Vm, vm_id)
             if vm is not None and vm.host_id == host_id:
                 log.warning("VM %s is not on its host %s any more", vm_id, host_id)
                 reason = "The VM was lost while its host was away."
@@ -105,7 +106,7 @@ async def reconcile(world: World, host_id: str) -> None:
 async def _compare(session: AsyncSession, host_id: str, report: VmReport, effects: Effects) -> None:
     if not report.owner:
         return  # one of the host's pool, nobody's yet
-    vm = await session.get(Vm, report.vm_id)
+    vm = await hold(session, Vm, report.vm_id)
     if vm is None or not vm.active or vm.host_id != host_id:
         log.warning("VM %s on host %s belongs to nobody; it is ended", report.vm_id, host_id)
         effects.stale[report.vm_id] = host_id

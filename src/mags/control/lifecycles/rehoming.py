@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from mags.control.db import now_ms
 from mags.control.lifecycles.barrier import events_recorded
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
+from mags.control.lifecycles.rows import hold
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
 from mags.control.lifecycles.submission import LEASE_MS, attach
 from mags.control.lifecycles.world import World
@@ -28,7 +29,7 @@ async def rehome(world: World, job_id: str, *, revive: bool) -> Next:
     """
     effects = Effects()
     async with world.db.write() as session:
-        job = await session.get(Job, job_id)
+        job = await hold(session, Job, job_id)
         if job is None or job.status not in OPEN or job.vm_id is None:
             return Done()
         old = await session.get(Vm, job.vm_id)
@@ -65,7 +66,7 @@ async def leave_lost_host(world: World, vm_id: str) -> Sequence[str]:
     await events_recorded(world)
     effects = Effects()
     async with world.db.write() as session:
-        vm = await session.get(Vm, vm_id, with_for_update=True, populate_existing=True)
+        vm = await hold(session, Vm, vm_id)
         if vm is None or not vm.active:
             return ()
         moving = (

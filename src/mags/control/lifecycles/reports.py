@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
+from mags.control.lifecycles.rows import hold
 from mags.control.lifecycles.syncing import commit
 from mags.control.models import Job, Vm
 from mags.protocol.messages import JobEnded, Started, VmChanged, WorkspaceSynced
@@ -15,7 +16,8 @@ from mags.protocol.states import FINAL_VM_STATES, JobStatus, VmState
 
 async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) -> None:
     """A script ended. A persistent job goes on as long as its VM does; any other one is over."""
-    job = await session.get(Job, event.job_id)
+    await hold(session, Vm, event.vm_id)
+    job = await hold(session, Job, event.job_id)
     if job is None or job.vm_id != event.vm_id or job.ended_ms is not None:
         return
     if job.status not in OPEN:
@@ -41,17 +43,6 @@ async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) ->
 async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: Started) -> None:
     """How a script was started: by the host's answer or, if that is quicker, with the script's end."""
     await session.execute(
-        update(Job)
-        .where(Job.id == job_id)
-        .values(
-            status=case((Job.status == JobStatus.PENDING, JobStatus.RUNNING.value), else_=Job.status),
-            started_ms=func.coalesce(Job.started_ms, started.started_at_ms),
-            boot_ms=started.boot_ms,
-            start_kind=started.start_kind,
-        )
-        .execution_options(synchronize_session=False)
-    )
-    await session.execute(
         update(Vm)
         .where(Vm.id == vm_id)
         .values(
@@ -62,10 +53,21 @@ async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: 
         )
         .execution_options(synchronize_session=False)
     )
+    await session.execute(
+        update(Job)
+        .where(Job.id == job_id)
+        .values(
+            status=case((Job.status == JobStatus.PENDING, JobStatus.RUNNING.value), else_=Job.status),
+            started_ms=func.coalesce(Job.started_ms, started.started_at_ms),
+            boot_ms=started.boot_ms,
+            start_kind=started.start_kind,
+        )
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def vm_changed(session: AsyncSession, event: VmChanged, effects: Effects) -> None:
-    vm = await session.get(Vm, event.vm_id)
+    vm = await hold(session, Vm, event.vm_id)
     if vm is None:
         return
     try:
@@ -115,7 +117,7 @@ async def workspace_synced(session: AsyncSession, event: WorkspaceSynced, effect
     )
     if held:
         return
-    vm = await session.get(Vm, event.vm_id)
+    vm = await hold(session, Vm, event.vm_id)
     if vm is not None and vm.host_id is not None and vm.epoch == event.epoch and not vm.discard:
         effects.stale[vm.id] = vm.host_id
         await end_vm(

@@ -9,6 +9,7 @@ from sqlalchemy import update
 from mags.control.db import now_ms
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.release import release
+from mags.control.lifecycles.rows import hold
 from mags.control.lifecycles.steps import Done, Nap, Next
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm
@@ -30,7 +31,7 @@ async def stop_step(world: World, job: Job, vm: Vm) -> Next:
     async with world.db.read() as session:
         others = [other for other in await jobs.open_on_vm(session, job.owner_id, vm.id) if other.id != job.id]
     if not vm.active or vm.host_id is None or (vm.starter != job.id and not vm.started):
-        await _over(world, job.id, None if others or vm.host_id is not None else vm.id)
+        await record_stop(world, job.id, None if others or vm.host_id is not None else vm.id)
         return Done()
     try:
         if others and not job.persistent:
@@ -42,7 +43,7 @@ async def stop_step(world: World, job: Job, vm: Vm) -> Next:
         if problem.code not in ("not_found", "gone") and world.hosts.state(vm.host_id) is not HostState.LOST:
             return Nap(AGAIN, "stop")
     await release(world, vm.id, state=VmState.GONE, reason="stopped")
-    await _over(world, job.id, None)
+    await record_stop(world, job.id, None)
     return Done()
 
 
@@ -74,7 +75,7 @@ async def _cancel(world: World, job: Job, vm: Vm, host_id: str) -> Next:
         while not await _is_over(world, job.id):
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                await _over(world, job.id, None)
+                await record_stop(world, job.id, None)
                 break
             try:
                 async with asyncio.timeout(min(left, 0.5)):
@@ -91,14 +92,14 @@ async def _is_over(world: World, job_id: str) -> bool:
         return job is None or job.status not in OPEN
 
 
-async def _over(world: World, job_id: str, vm_id: str | None) -> None:
+async def record_stop(world: World, job_id: str, vm_id: str | None) -> None:
     """Record the stop; with `vm_id` also a VM that never came to be."""
     effects = Effects()
     async with world.db.write() as session:
-        job = await session.get(Job, job_id)
+        vm = await hold(session, Vm, vm_id) if vm_id is not None else None
+        job = await hold(session, Job, job_id)
         if job is not None:
             await end_job(session, job, effects, status=JobStatus.COMPLETED)
-        vm = await session.get(Vm, vm_id) if vm_id is not None else None
         if vm is not None and vm.host_id is None:
             await end_vm(session, vm, effects, state=VmState.GONE, reason="stopped")
     await effects.apply(world)
