@@ -90,6 +90,16 @@ async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> No
         assert await accounts.user_by_name(session, "x") is None
 
 
+async def test_a_look_is_of_one_moment(database: Database) -> None:
+    await migrate(database)
+    async with database.read() as session:
+        assert await accounts.user_by_name(session, "late") is None
+        await _add(database, "late")
+        assert await accounts.user_by_name(session, "late") is None
+    async with database.read() as session:
+        assert await accounts.user_by_name(session, "late") is not None
+
+
 async def test_many_writers_at_once_all_get_their_turn(url: str) -> None:
     one, two = Database(url), Database(url)
     try:
@@ -120,9 +130,11 @@ async def test_what_is_over_stays_as_it_is_when_two_end_it_at_once(tmp_path: Pat
             await job_ended(session, ended, Effects())
             await session.flush()
             stopping = asyncio.create_task(record_stop(world, job_id, None))
-            async with world.db.read() as other:  # it waits for us now, or has overtaken us
-                while not stopping.done() and not (await other.execute(text(WAITS))).scalar_one():
-                    await asyncio.sleep(0.02)
+            while not stopping.done():  # until it waits for us, or has overtaken us
+                async with world.db.read() as other:
+                    if (await other.execute(text(WAITS))).scalar_one():
+                        break
+                await asyncio.sleep(0.02)
         await stopping
         body = await mags.status(job_id)
         assert (body["status"], body["exit_code"]) == ("error", 3)

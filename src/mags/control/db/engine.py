@@ -43,12 +43,14 @@ class Database:
         )
         self._writers = asyncio.Lock()
         self._writing = self.engine.execution_options(mags_write=True)
+        # PostgreSQL's own default looks anew with each statement.
+        self._reading = self.engine if self.sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._written = 0
         self._checkpoint: asyncio.Future[None] | None = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(self.engine, expire_on_commit=False, autoflush=False) as session:
+        async with AsyncSession(self._reading, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @asynccontextmanager
