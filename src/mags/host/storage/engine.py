@@ -25,7 +25,7 @@ from mags.protocol.ids import new_id
 log = logging.getLogger("mags.storage")
 
 THREADS = 16
-HEALTH_INTERVAL = 5.0
+HEALTH_INTERVAL, PROBE_TIMEOUT = 5.0, 10.0
 BEAT_INTERVAL = 60.0
 
 
@@ -83,7 +83,9 @@ class Engine:
                 )
             )
             await self._probe_key()
-        await metadata.require(self.volume.meta, formatted=self._formatted.exists())
+        if self._formatted.exists():
+            metadata.require_file(self.volume.meta)
+        await metadata.reach(self.volume.meta)
         await juicefs.format_volume(self.volume)
         self._formatted.touch()
         await self.mount.start()
@@ -123,12 +125,16 @@ class Engine:
     async def check(self) -> str:
         """Ask every part whether it works, now: empty, or what is wrong."""
         try:
-            await metadata.require(self.volume.meta, formatted=True)
+            metadata.require_file(self.volume.meta)
             if self._s3 is not None:
                 await self._s3.get(f"{self.settings.volume}/juicefs_uuid")
-            # A name that no cache can know: the answer comes from the metadata engine.
-            probe = self.mount.point / f".probe-{new_id()}"
-            await self._threads.run_within(20.0, probe.exists)
+            try:
+                # A name that no cache can know: the answer comes from the metadata engine.
+                probe = self.mount.point / f".probe-{new_id()}"
+                await self._threads.run_within(PROBE_TIMEOUT, probe.exists)
+            except (OSError, StorageUnavailable):
+                await metadata.reach(self.volume.meta)  # says more, if it is that
+                raise
         except StorageError as error:
             return str(error)
         except OSError as error:

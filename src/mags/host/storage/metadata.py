@@ -13,18 +13,21 @@ PORTS = {"redis": 6379, "rediss": 6379, "postgres": 5432, "mysql": 3306}
 CONNECT_TIMEOUT = 5.0
 
 
-async def require(url: str, *, formatted: bool) -> None:
-    """StorageUnavailable if the engine can't be reached.
+def require_file(url: str) -> None:
+    """StorageUnavailable if the database is a file, and gone. For a volume that there was before. Blocks."""
+    if (file := database_file(url)) is not None and not file.exists():
+        raise StorageUnavailable(
+            f"The metadata of the workspaces, the file {file}, is gone: put it back. Without it nobody knows which "
+            "block belongs where; nothing was changed in the store."
+        )
 
-    formatted: whether there was a volume before, so that a database that is a file must be there.
+
+async def reach(url: str) -> None:
+    """StorageUnavailable if the engine is behind TCP and nobody listens there.
+
+    Not to be asked for ever: MySQL locks hosts out that connect a hundred times and say nothing.
     """
-    if (file := database_file(url)) is not None:
-        if formatted and not await asyncio.to_thread(file.exists):
-            raise StorageUnavailable(
-                f"The metadata of the workspaces, the file {file}, is gone: put it back. Without it nobody knows which "
-                "block belongs where; nothing was changed in the store."
-            )
-    elif (place := address(url)) is not None:
+    if (place := address(url)) is not None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 _, writer = await asyncio.open_connection(*place)
