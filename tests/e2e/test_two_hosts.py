@@ -3,14 +3,17 @@ of two hosts that both believe they own a workspace, one is right."""
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kit import fleet as fleets
-from tests.kit.fleet import Fleet, until
+from tests.kit.fleet import PATIENCE_S, Fleet, until
+from tests.kit.line import Line
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
@@ -116,8 +119,7 @@ def test_pages_and_shells_of_hosts_that_the_edge_has_no_way_to_go_through_nats(f
 
 def test_a_host_that_is_taken_out_of_service_hands_over_what_it_has(fleet: Fleet) -> None:
     mags, a, b = fleet.mags, fleet.host("a"), fleet.host("b")
-    b.end()
-    until(lambda: fleet.view("b", "load") is None, "b is not counted on")
+    _only(fleet, "a")
     mags.cli("new", "box", "-p", "--startup-command", "echo up >> /root/f")
     mags.cli("exec", "box", "echo kept > /root/f")
     mags.cli("run", "-w", "left", "echo 1 > /root/f")
@@ -133,3 +135,86 @@ def test_a_host_that_is_taken_out_of_service_hands_over_what_it_has(fleet: Fleet
     assert program.wait(timeout=120) == 0 and not a.vms()
     assert _out(fleet, "box", "cat /root/f") == "kept\nup\n"
     assert _host_of(fleet, "box") == "b"
+
+
+def test_a_host_that_is_cut_off_from_control_ends_what_was_given_to_another(fleet: Fleet) -> None:
+    """Nobody tells it: both see the store, and there it says whose the workspace is."""
+    mags, b = fleet.mags, fleet.host("b")
+    with Line(fleet.nats) as line:
+        c = fleet.host("c", line=line)
+        _only(fleet, "c")
+        mags.cli("run", "-w", "both", "echo 1 > /root/f")
+        mags.cli("sync", "both")
+        # It writes to its disk all the time, and to /jfs.
+        writing = "i=0; while :; do i=$((i+1)); echo old-$i > /root/f; echo old-$i > /jfs/f; sleep 0.2; done"
+        mags.cli("run", "-w", "both", "-d", writing)
+        until(lambda: c.vms(), "it runs")
+        b.thaw_or_start()
+        fleet.host("b")
+        line.cut()
+        until(lambda: fleet.view("c", "load") is None, "it is not heard any more")
+        assert mags.out("run", "-w", "both", "cat /root/f >/dev/null; echo new > /root/f") == ""
+        assert mags.json("status", "both")["host_id"] == "b"
+        mags.cli("sync", "both")
+        until(lambda: not c.vms(), "the one that is cut off ends its VM by itself")
+        mags.cli("run", "-w", "both", "echo new > /jfs/f")
+        line.mend()
+        fleet.host("c")
+        mags.cli("stop", "both")
+        assert mags.out("run", "-w", "both", "cat /root/f /jfs/f") == "new\nnew\n"
+        mags.cli("stop", "both")
+        c.perish()
+
+
+def _only(fleet: Fleet, host_id: str) -> None:
+    """No other host takes anything."""
+    for other in fleet.hosts.values():
+        if other.host_id != host_id:
+            other.end()
+            until(lambda other=other: fleet.view(other.host_id, "load") is None, "it is not counted on")  # type: ignore[misc]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_happens_to_hosts_no_sync_is_lost_and_none_is_torn(fleet: Fleet, seed: int) -> None:
+    """Each round appends to a workspace and syncs it; then its host is frozen, killed, cut from power or taken out of
+    service, at a random moment of another run, and comes back at a random moment of the rounds after."""
+    chance, mags, name = random.Random(seed), fleet.mags, f"soak-{seed}"
+    for host_id in ("a", "b"):
+        _back(fleet, host_id)
+    away: str | None = None
+    step = "cd /root && {{ [ ! -e log ] || md5sum -c sum; }} && echo {0} >> log && md5sum log > sum && cat log | wc -l"
+    for number in range(1, 16):
+        lines = mags.out("run", "-w", name, step.format(number)).split()[-1]
+        assert int(lines) >= number, f"round {number}: {lines} lines"
+        mags.cli("sync", name)
+        if away is not None and chance.random() < 0.7:
+            _back(fleet, away)
+            away = None
+        host_id = str(mags.json("status", name)["host_id"])
+        if away is not None or chance.random() < 0.2:
+            continue
+        under_way = mags.popen("run", "-w", name, "head -c 3000000 /dev/urandom > /root/noise; sync; sleep 1")
+        time.sleep(chance.random() * 1.5)
+        host = fleet.hosts[host_id]
+        what = chance.choice(("freeze", "kill", "perish", "leave"))
+        print(f"round {number}: {what} {host_id}")
+        match what:
+            case "freeze":
+                host.freeze()
+            case "kill":
+                host.end(signal.SIGKILL)
+            case "perish":
+                host.perish()
+            case "leave":
+                host.leave()
+        away = host_id
+        under_way.communicate(timeout=PATIENCE_S)
+
+
+def _back(fleet: Fleet, host_id: str) -> None:
+    """The host is there and serves, whatever was done to it."""
+    if host_id in fleet.hosts:
+        fleet.hosts[host_id].thaw_or_start()
+    fleet.host(host_id)

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from mags.host import remains
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.kit.installation import CACHE, Installation
+from tests.kit.line import Line
 from tests.kit.postgres import postgres
 
 PATIENCE_S = 120.0
@@ -74,6 +75,7 @@ class HostProgram:
         }
         self.log = data / "host.log"
         self._program: subprocess.Popen[bytes] | None = None
+        self._leaving = False
         state = data / "host"
         state.mkdir(parents=True)
         # Templates are the same in all tests, and take the longest to make.
@@ -84,6 +86,7 @@ class HostProgram:
             shutil.copy(shared / "accelerator.json", state)
 
     def start(self) -> None:
+        self._leaving = False
         with self.log.open("ab") as log:
             self._program = subprocess.Popen(
                 [sys.executable, "-m", "mags.host"],
@@ -105,6 +108,16 @@ class HostProgram:
     def thaw(self) -> None:
         self._send(signal.SIGCONT)
 
+    def thaw_or_start(self) -> None:
+        """It runs from now on, whatever was done to it."""
+        assert self._program is not None
+        if self._leaving:
+            self._program.wait(timeout=PATIENCE_S)
+        if self._program.poll() is not None:
+            self.start()
+        else:
+            self.thaw()
+
     def end(self, number: int = signal.SIGTERM) -> None:
         """The program ends; its VMs run on."""
         if self._program is not None and self._program.poll() is None:
@@ -115,6 +128,7 @@ class HostProgram:
     def leave(self) -> subprocess.Popen[bytes]:
         """It is to be taken out of service: the program ends when all its VMs are put away."""
         self._send(signal.SIGUSR1)
+        self._leaving = True
         assert self._program is not None
         return self._program
 
@@ -171,12 +185,18 @@ class Fleet:
         finally:
             self.mags.__exit__(kind, error, trace)
 
-    def host(self, host_id: str) -> HostProgram:
-        """A host that has joined, started if it is new."""
+    @property
+    def nats(self) -> tuple[str, int]:
+        """Where NATS listens."""
+        host, _, port = json.loads((self.mags.data / "run" / "up.json").read_text())["nats"].rpartition(":")
+        return host, int(port)
+
+    def host(self, host_id: str, *, line: Line | None = None) -> HostProgram:
+        """A host that has joined, started if it is new. line: how it reaches NATS."""
         if host_id not in self.hosts:
-            record = json.loads((self.mags.data / "run" / "up.json").read_text())
             password = json.loads((self.mags.data / "nats-users.json").read_text())["host"]
-            url = f"nats://host:{password}@{record['nats']}"
+            address, port = self.nats if line is None else ("127.0.0.1", line.port)
+            url = f"nats://host:{password}@{address}:{port}"
             environment = {**self.mags.environment, **self._storage, "MAGS_HOST_NATS_URL": url}
             self.hosts[host_id] = HostProgram(host_id, self.mags.folder / host_id, environment)
             self.hosts[host_id].start()
