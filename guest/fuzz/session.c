@@ -56,6 +56,7 @@ int __wrap_kill(pid_t pid, int number) {
 }
 
 void session_kill(pid_t leader) { end_played(leader); }
+pid_t session_largest(void) { return 0; }
 
 pid_t spawn(uint32_t id, struct wish *wish, const struct ends *ends) {
     static const char text[2000];

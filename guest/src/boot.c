@@ -15,6 +15,7 @@
 #include "console.h"
 #include "modules.h"
 #include "network.h"
+#include "world.h"
 
 #define PORTS "/sys/class/virtio-ports"
 #define CHANNEL "mags.agent"
@@ -52,7 +53,10 @@ int boot(void) {
     mkdir("/dev", 0755);
     if (mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, NULL) < 0 && errno != EBUSY)
         fatal("/dev");
-    int console = open("/dev/console", O_RDWR | O_NOCTTY);
+    // The guest's /dev is the same file system: without a bound it could hold half of the memory.
+    mount(NULL, "/dev", NULL, MS_REMOUNT | MS_NOSUID, "size=4m");
+    // Whoever stops the terminal must not stop us: then our words are lost.
+    int console = open("/dev/console", O_RDWR | O_NOCTTY | O_NONBLOCK);
     for (int fd = 0; console >= 0 && fd < 3; fd++)
         dup2(console, fd);
     if (console > 2)
@@ -63,6 +67,7 @@ int boot(void) {
     if (mount("devpts", "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "mode=620,gid=5,ptmxmode=666") < 0)
         fatal("/pts");
     modules_load("/mods/order");
+    world_make();
     agent.null = open("/dev/null", O_RDWR | O_CLOEXEC);
     agent.random = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     agent.ptmx = "/pts/ptmx";

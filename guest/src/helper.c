@@ -34,7 +34,10 @@ static void answered(struct watch *watch, uint32_t events) {
     (void)events;
     struct helper *helper = (struct helper *)watch;
     struct answer answer;
-    if (read(watch->fd, &answer, sizeof answer) != sizeof answer)
+    ssize_t size = read(watch->fd, &answer, sizeof answer);
+    if (size < 0 && errno == EAGAIN)
+        return;
+    if (size != sizeof answer)
         answer = (struct answer){EIO, "the helper died"};
     conclude(helper, &answer);
 }
@@ -52,7 +55,7 @@ bool helper_start(helper_work *work, const void *argument, helper_done *done, ui
         errno = EBUSY;
         return false;
     }
-    if (pipe2(ends, O_CLOEXEC) < 0)
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
         return false;
     pid_t pid = fork();
     if (pid == 0) {

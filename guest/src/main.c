@@ -24,6 +24,7 @@
 #include "modules.h"
 #include "process.h"
 #include "requests.h"
+#include "world.h"
 
 struct agent agent = {.root = -1, .run = -1, .null = -1, .random = -1, .ptmx = "/dev/ptmx"};
 
@@ -120,6 +121,7 @@ int main(int count, char **arguments) {
     loop_init();
     processes_init();
     watch_signals();
+    world_watch();
     if (channel >= 0)
         link_open(channel);
     else

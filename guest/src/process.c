@@ -1,11 +1,14 @@
 #include "process_inner.h"
 
+#include <signal.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "script.h"
 #include "sessions.h"
+#include "world.h"
 
 enum { GRACE_MS = 100 }; // for output of descendants after the main process has ended
 
@@ -112,6 +115,15 @@ static void end_grace(struct process *process) {
     process_settle(process);
 }
 
+// Was it killed by the kernel for want of memory, itself or what its shell ran last?
+static void explain(struct process *process) {
+    int status = process->status;
+    bool is_killed = WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 128 + SIGKILL;
+    if (is_killed && !*process->failure && !process->timed_out && !process->host_killed && !process->released &&
+        world_killed() > process->killed_before)
+        snprintf(process->failure, sizeof process->failure, "the VM ran out of memory");
+}
+
 void processes_reap(void) {
     int status;
     struct rusage usage;
@@ -126,6 +138,7 @@ void processes_reap(void) {
             process->usage = usage;
             process->ended = now_ms();
             process->deadline = 0;
+            explain(process);
             if (process->has_script_file)
                 script_remove(process->id);
             process_settle(process);
@@ -170,6 +183,16 @@ void processes_kill_all(void) {
     for (size_t i = 0; i < process_live_count; i++)
         if (!process_live[i]->reaped)
             session_kill(process_live[i]->pid);
+}
+
+bool processes_kill_largest(void) {
+    pid_t leader = session_largest();
+    for (size_t i = 0; i < process_live_count; i++)
+        if (process_live[i]->pid == leader && !process_live[i]->reaped)
+            snprintf(process_live[i]->failure, sizeof process_live[i]->failure,
+                     "the VM ran out of memory again and again, most of it held by this command");
+    session_kill(leader);
+    return leader > 1;
 }
 
 void processes_detach(void) {

@@ -43,7 +43,9 @@ struct process {
     bool released;          // the host has forgotten it; it only remains to be reaped
     bool timed_out;
     int error;              // it never started: errno
-    char failure[FAILURE_TEXT]; // and why
+    char failure[FAILURE_TEXT]; // and why; or why it was killed, if that was not its own affair
+    bool host_killed;       // by a signal of the host's
+    uint64_t killed_before; // what world_killed() said at its start
     int status;             // of wait4
     int64_t started, ended; // ms
     int64_t deadline;       // of its time-out; 0: none
@@ -61,6 +63,7 @@ int64_t processes_timers(int64_t now); // does what is due; when to come again, 
 bool processes_next_frame(struct buffer *out, size_t limit);
 size_t processes_running(void);
 void processes_kill_all(void);
+bool processes_kill_largest(void); // the session with the most memory; false: there is none
 
 // Frames of the host. False: it broke the protocol.
 bool process_exec(uint32_t id, const uint8_t *message, size_t size);

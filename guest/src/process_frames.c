@@ -98,6 +98,7 @@ bool process_signal(uint32_t id, const uint8_t *payload, size_t size) {
         group = process->pid;
     if (group > 1)
         kill(-group, payload[0]);
+    process->host_killed |= payload[0] == SIGKILL;
     return true;
 }
 

@@ -15,7 +15,6 @@ static int64_t milliseconds(const struct timeval *time) { return time->tv_sec * 
 void process_add_exit(struct buffer *out, struct process *process) {
     uint8_t payload[56] = {0};
     int status = process->status;
-    const char *text = "";
     payload[0] = process->error ? 2 : WIFSIGNALED(status) ? 1 : 0;
     payload[1] = process->timed_out;
     int value = process->error ? process->error : WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status);
@@ -26,14 +25,12 @@ void process_add_exit(struct buffer *out, struct process *process) {
     put64(payload + 24, (uint64_t)cpu);
     for (size_t s = 0; s < STREAMS; s++)
         put64(payload + 32 + 8 * s, process->out[s].ring.written);
-    if (process->error)
-        text = process->failure;
     uint8_t *head = buffer_extend(out, FRAME_HEADER);
     if (!head)
         return;
     size_t at = out->size;
     buffer_add(out, payload, sizeof payload);
-    buffer_add(out, text, strlen(text));
+    buffer_add(out, process->failure, strlen(process->failure));
     if (!out->failed)
         frame_head(out->data + at - FRAME_HEADER, FRAME_EXIT, 0, process->id, out->data + at,
                    (uint32_t)(out->size - at));

@@ -14,6 +14,7 @@
 #include "link.h"
 #include "script.h"
 #include "spawn.h"
+#include "world.h"
 
 static int open_terminal(struct process *process, const struct wish *wish, struct ends *ends) {
     int master = open(agent.ptmx, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
@@ -118,6 +119,7 @@ bool process_exec(uint32_t id, const uint8_t *message, size_t size) {
         return true;
     }
     *process = (struct process){.id = id, .attached = true, .terminal = -1, .started = now_ms()};
+    process->killed_before = world_killed_so_far();
     streams_init(process, wish.window);
     process->input_refused = process->input_ended = !wish.has_stdin;
     process_live[process_live_count++] = process;

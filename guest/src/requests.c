@@ -144,8 +144,10 @@ static void stop_everything(void) {
         disk_ioctl(FITHAW);
     kill(-1, SIGKILL);
     // Their files close while they die; what does not die in time keeps the disk mounted, which its journal survives.
-    for (int waited = 0; waited < DYING_MS && waitpid(-1, NULL, WNOHANG) >= 0; waited++)
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    pid_t dead;
+    for (int waited = 0; waited < DYING_MS && (dead = waitpid(-1, NULL, WNOHANG)) >= 0; waited += !dead)
+        if (!dead)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     root_unmount();
     power_off();
 }

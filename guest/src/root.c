@@ -69,7 +69,7 @@ static bool mount_kernel_files(void) {
            mounted("devtmpfs", ROOT_MOUNT "/dev", "devtmpfs", MS_NOSUID, NULL) &&
            mounted("/pts", ROOT_MOUNT "/dev/pts", NULL, MS_BIND, NULL) &&
            mounted("tmpfs", ROOT_MOUNT "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777") &&
-           mounted("tmpfs", ROOT_MOUNT "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") &&
+           mounted("tmpfs", ROOT_MOUNT "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=10%") &&
            mounted("mags", ROOT_MOUNT "/run/mags", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=16m");
 }
 

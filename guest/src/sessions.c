@@ -9,11 +9,17 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_PASSES = 20 };
+enum { MAX_PASSES = 20, MAX_SESSIONS = 512 };
 
-// Field 6 of /proc/PID/stat, see proc(5); the name in field 2 may hold anything, so count from its last ')'.
-static bool is_in_session(const char *pid, pid_t leader) {
-    char path[64], line[512];
+struct found {
+    char state;
+    pid_t session;
+    unsigned long pages; // in memory
+};
+
+// Fields 3, 6 and 24 of /proc/PID/stat, see proc(5); the name in field 2 may hold anything, so count from its last ')'.
+static bool look_at(const char *pid, struct found *found) {
+    char path[64], line[1024];
     snprintf(path, sizeof path, "/proc/%.20s/stat", pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -24,26 +30,35 @@ static bool is_in_session(const char *pid, pid_t leader) {
         return false;
     line[size] = 0;
     const char *after = strrchr(line, ')');
-    char state;
-    int parent, group, session;
-    return after && sscanf(after + 1, " %c %d %d %d", &state, &parent, &group, &session) == 4 && session == leader &&
-           state != 'Z' && state != 'X';
+    return after && sscanf(after + 1,
+                           " %c %*d %*d %d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %*u %*u %lu",
+                           &found->state, &found->session, &found->pages) == 3;
 }
 
-static bool signal_all(pid_t leader, int number) {
+// Calls `each` for every process; false: /proc can't be read.
+static bool visit(void (*each)(pid_t pid, const struct found *found, void *context), void *context) {
     DIR *directory = opendir("/proc");
-    if (!directory)
-        return false;
-    bool found = false;
     struct dirent *entry;
-    while ((entry = readdir(directory))) {
-        if (entry->d_name[0] < '1' || entry->d_name[0] > '9' || !is_in_session(entry->d_name, leader))
-            continue;
-        found = true;
-        kill((pid_t)atol(entry->d_name), number);
-    }
-    closedir(directory);
-    return found;
+    struct found found;
+    while (directory && (entry = readdir(directory)))
+        if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && look_at(entry->d_name, &found))
+            each((pid_t)atol(entry->d_name), &found, context);
+    if (directory)
+        closedir(directory);
+    return directory;
+}
+
+struct target {
+    pid_t leader;
+    bool found;
+};
+
+static void kill_member(pid_t pid, const struct found *found, void *context) {
+    struct target *target = context;
+    if (found->session != target->leader || found->state == 'Z' || found->state == 'X')
+        return;
+    target->found = true;
+    kill(pid, SIGKILL);
 }
 
 void session_kill(pid_t leader) {
@@ -51,6 +66,47 @@ void session_kill(pid_t leader) {
         return;
     kill(-leader, SIGKILL);
     // What is killed may have just forked: go on until nothing is found.
-    for (int pass = 0; pass < MAX_PASSES && signal_all(leader, SIGKILL); pass++)
-        ;
+    struct target target = {.leader = leader, .found = true};
+    for (int pass = 0; pass < MAX_PASSES && target.found; pass++) {
+        target.found = false;
+        if (!visit(kill_member, &target))
+            return;
+    }
+}
+
+struct sums {
+    size_t count;
+    struct {
+        pid_t session;
+        unsigned long pages;
+    } of[MAX_SESSIONS];
+};
+
+static void add(pid_t pid, const struct found *found, void *context) {
+    struct sums *sums = context;
+    (void)pid;
+    if (found->session <= 1) // the agent's own, and the kernel's
+        return;
+    size_t i = 0;
+    while (i < sums->count && sums->of[i].session != found->session)
+        i++;
+    if (i == MAX_SESSIONS)
+        return;
+    if (i == sums->count) {
+        sums->of[i].session = found->session;
+        sums->of[i].pages = 0;
+        sums->count++;
+    }
+    sums->of[i].pages += found->pages;
+}
+
+pid_t session_largest(void) {
+    static struct sums sums;
+    sums.count = 0;
+    visit(add, &sums);
+    size_t largest = 0;
+    for (size_t i = 1; i < sums.count; i++)
+        if (sums.of[i].pages > sums.of[largest].pages)
+            largest = i;
+    return sums.count ? sums.of[largest].session : 0;
 }

@@ -6,5 +6,7 @@
 
 // Kills every process of the session, in whatever process group, also those that are being forked right now.
 void session_kill(pid_t leader);
+// The leader of the session (but the agent's) whose processes hold the most memory; 0: there is none.
+pid_t session_largest(void);
 
 #endif

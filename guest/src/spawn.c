@@ -15,6 +15,7 @@
 #include "agent.h"
 #include "builtin.h"
 #include "script.h"
+#include "world.h"
 
 enum { MAX_DEFAULTS = 512 };
 
@@ -237,6 +238,7 @@ static pid_t start_slow_program(struct plan *plan) {
     pid_t pid = fork();
     if (pid)
         return pid < 0 ? -errno : pid;
+    world_enter();
     int error = enter(plan);
     if (!error)
         error = execute(plan);
@@ -247,16 +249,18 @@ static pid_t start_slow_program(struct plan *plan) {
     _exit(error == ENOENT ? 127 : 126);
 }
 
+static int run_program(void *context) {
+    struct plan *plan = context;
+    int error = enter(plan);
+    plan->error = error ? error : execute(plan);
+    return 127;
+}
+
 static pid_t start_program(struct plan *plan) {
     if (may_hang(plan))
         return start_slow_program(plan);
     // The agent waits until the child has its own memory: no page tables are copied, the child starts at once.
-    pid_t pid = vfork();
-    if (pid == 0) {
-        int error = enter(plan);
-        plan->error = error ? error : execute(plan);
-        _exit(127);
-    }
+    pid_t pid = world_start(run_program, plan);
     if (pid < 0)
         return -errno;
     if (plan->error)
@@ -269,6 +273,7 @@ static pid_t start_builtin(struct plan *plan) {
     pid_t pid = fork();
     if (pid)
         return pid < 0 ? -errno : pid;
+    world_enter();
     int error = enter(plan);
     // Not exec'd, so nothing closes by itself what is the agent's.
     syscall(SYS_close_range, plan->ends->result >= 0 ? 4 : 3, ~0u, 0);

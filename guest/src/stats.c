@@ -39,10 +39,11 @@ static uint64_t busy_ms(void) {
 }
 
 static void traffic(uint64_t *received, uint64_t *sent) {
-    const char *line = strstr(read_all("/proc/net/dev"), "eth0:");
+    // Padded with blanks; other names may end like it.
+    const char *line = strstr(read_all("/proc/net/dev"), " eth0:");
     unsigned long long in = 0, out = 0;
     if (line)
-        sscanf(line + 5, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &in, &out);
+        sscanf(line + 6, "%llu %*u %*u %*u %*u %*u %*u %*u %llu", &in, &out);
     *received = in;
     *sent = out;
 }

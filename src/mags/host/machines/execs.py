@@ -84,16 +84,16 @@ async def _collect(process: Process, limit: int) -> ExecResult:
     return ExecResult(
         exit_code=exit.exit_code,
         stdout=bytes(kept[True]),
-        stderr=bytes(kept[False]) + not_found(exit),
+        stderr=bytes(kept[False]) + last_words(exit),
         duration_ms=exit.duration_ms,
         truncated=truncated,
         timed_out=exit.timed_out,
     )
 
 
-def not_found(exit: Exit) -> bytes:
-    """The line that a shell would write when there is no such program; empty otherwise."""
-    return f"mags: {exit.message}\n".encode() if exit.error is not None else b""
+def last_words(exit: Exit) -> bytes:
+    """What its output can't say: that there is no such program, or that it was killed for want of memory. A line."""
+    return f"mags: {exit.message}\n".encode() if exit.message else b""
 
 
 def check_started(exit: Exit) -> None:

@@ -52,6 +52,8 @@ class Job:
         code, error = self._verdict(exit)
         if exit.timed_out:
             await self.writer.say(f"The script was killed: its time-out of {exit.duration_ms / 1000:.0f} s has passed.")
+        elif code is not None and error is not None:
+            await self.writer.say(error)
         await self.tell(code, error, exit.cpu_ms)
         await process.release()
 
@@ -91,4 +93,6 @@ class Job:
             return None, self.ended_by
         if exit.error is not None:
             return exit.exit_code, f"The script could not be started: {exit.message or 'the guest refused'}."
+        if exit.message:
+            return exit.exit_code, f"The script was killed: {exit.message}. `--memory` (`memory_mb`) gives it more."
         return exit.exit_code, None

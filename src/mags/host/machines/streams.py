@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from mags.host.guest import Builtin, Channel, ChannelClosed, Exec, FileReader, GuestError, Process, Terminal
-from mags.host.machines.execs import check_started, not_found, words
+from mags.host.machines.execs import check_started, last_words, words
 from mags.protocol.errors import Problem
 from mags.protocol.guest import RESULT, STDERR, Output
 from mags.protocol.guest.answers import decode_results
@@ -73,7 +73,7 @@ class ProcessStream:
             self._ended = True
             exit = await self._process.wait()
             check_started(exit)
-            if told := not_found(exit):
+            if told := last_words(exit):
                 return STDERR, told
         return None
 
