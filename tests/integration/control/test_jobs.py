@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mags.protocol.errors import Problem
-from tests.integration.control.conftest import Installation
+from tests.integration.control.conftest import Installation, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -142,6 +142,23 @@ async def test_a_job_can_be_renamed_and_tuned(mags: Installation) -> None:
     over = await mags.run("true", name="over")
     assert (await mags.api.patch("/mags-jobs/over", json={"startup_command": "x"})).status_code == 409
     assert over["status"] == "completed"
+
+
+async def test_what_is_changed_while_a_vm_starts_is_told_to_it(mags: Installation) -> None:
+    host = await mags.host()
+    host.slow["start"] = 1.0
+    try:
+        request_id = await mags.submit("sleep infinity", persistent=True, name="tuned-early")
+        await until(lambda: any(verb == "start" and wish.name == "tuned-early" for verb, wish in host.calls))
+        answer = await mags.api.patch(f"/mags-jobs/{request_id}", json={"no_sleep": True, "startup_command": "x"})
+        assert answer.status_code == 200
+    finally:
+        host.slow.clear()
+    vm_id = (await mags.reaches(request_id, "running"))["vm_id"]
+    await until(lambda: any(verb == "adjust" and wish.vm_id == vm_id for verb, wish in host.calls))
+    adjust = next(wish for verb, wish in reversed(host.calls) if verb == "adjust")
+    assert (adjust.no_sleep, adjust.startup_command) == (True, "x")
+    await mags.api.post(f"/mags-jobs/{request_id}/stop")
 
 
 async def test_a_persistent_job_that_joins_a_vm_brings_its_wishes(mags: Installation) -> None:

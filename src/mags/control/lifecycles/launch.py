@@ -27,7 +27,7 @@ from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.rehoming import leave_lost_host, rehome
 from mags.control.lifecycles.release import release
-from mags.control.lifecycles.reports import note_started
+from mags.control.lifecycles.reports import Tuning, note_started
 from mags.control.lifecycles.requests import run_request, start_request
 from mags.control.lifecycles.rows import hold
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
@@ -39,7 +39,8 @@ from mags.control.models import Job, Vm
 from mags.control.placement import Need
 from mags.hostclient import HostState
 from mags.protocol.errors import Problem
-from mags.protocol.messages import Started
+from mags.protocol.messages import Adjust, Start, Started
+from mags.protocol.messages import Done as Adjusted
 from mags.protocol.states import JobStatus, VmState
 
 log = logging.getLogger("mags.control.launch")
@@ -49,6 +50,7 @@ ELSEWHERE = ("no_capacity", "unavailable")
 VM_GONE = ("not_found", "gone")
 REFUSED_FOR = 1.0
 """Seconds that a host which refused a VM is not asked for another one."""
+ADJUST_TIMEOUT = 30.0
 JOIN_WAIT = 2.0
 """Seconds between two looks at a VM that another job is starting."""
 
@@ -137,7 +139,7 @@ async def _start(world: World, job: Job, vm: Vm, host_id: str) -> Next:
     finally:
         gate.release()
     world.refused.pop(host_id, None)
-    return await _record_started(world, job.id, vm.id, started)
+    return await _record_started(world, job.id, vm.id, started, host_id, request)
 
 
 async def _turn(world: World, job_id: str, gate: asyncio.Semaphore) -> bool:
@@ -199,10 +201,12 @@ async def _give_up(session: AsyncSession, vm_id: str, effects: Effects, reason: 
     await end_vm(session, vm, effects, state=VmState.FAILED, reason=reason)
 
 
-async def _record_started(world: World, job_id: str, vm_id: str, started: Started) -> Next:
-    """The end may have been recorded before: the answer and the event travel apart."""
+async def _record_started(
+    world: World, job_id: str, vm_id: str, started: Started, host_id: str, sent: Start | None = None
+) -> Next:
+    """The end may have been recorded before: answer and event travel apart. `sent`: what the VM came up with."""
     async with world.db.write() as session:
-        await note_started(session, job_id, vm_id, started)
+        wished = await note_started(session, job_id, vm_id, started)
         stop_ms = (
             await session.execute(
                 update(Job).where(Job.id == job_id).values(step="", step_ms=None).returning(Job.stop_ms)
@@ -210,7 +214,21 @@ async def _record_started(world: World, job_id: str, vm_id: str, started: Starte
         ).scalar_one()
     world.notices.tell((job_id, vm_id))
     await world.tell_edges(vms=(vm_id,))
+    if sent is not None and wished != (sent.no_sleep, sent.startup_command, sent.idle_timeout_s):
+        world.spawn(_tune(world, host_id, vm_id, wished), f"tune-{vm_id}")
     return Hop("stop") if stop_ms is not None else Done()
+
+
+async def _tune(world: World, host_id: str, vm_id: str, wished: Tuning) -> None:
+    """Somebody has changed how it sleeps while it was being started."""
+    no_sleep, startup_command, idle_timeout_s = wished
+    adjust = Adjust(
+        vm_id=vm_id, no_sleep=no_sleep, startup_command=startup_command or "", idle_timeout_s=idle_timeout_s
+    )
+    try:
+        await world.client.request(host_id, "adjust", adjust, Adjusted, timeout=ADJUST_TIMEOUT)
+    except Problem as problem:
+        log.warning("VM %s could not be told what was changed: %s", vm_id, problem.message)
 
 
 async def _run(world: World, job: Job, vm: Vm, host_id: str) -> Next:
@@ -224,7 +242,7 @@ async def _run(world: World, job: Job, vm: Vm, host_id: str) -> Next:
         started = await world.client.request(host_id, "run", request, Started, timeout=world.settings.start_timeout_s)
     except Problem as problem:
         return await _run_failed(world, job, vm, problem)
-    return await _record_started(world, job.id, vm.id, started)
+    return await _record_started(world, job.id, vm.id, started, host_id)
 
 
 async def _run_failed(world: World, job: Job, vm: Vm, problem: Problem) -> Next:

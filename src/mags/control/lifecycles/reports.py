@@ -40,9 +40,14 @@ async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) ->
         await end_job(session, job, effects, status=JobStatus.ERROR, error=event.error, at_ms=moment)
 
 
-async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: Started) -> None:
-    """How a script was started: by the host's answer or, if that is quicker, with the script's end."""
-    await session.execute(
+Tuning = tuple[bool, str | None, int | None]
+"""How a VM is to sleep and wake: no_sleep, startup command, idle time-out in seconds."""
+
+
+async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: Started) -> Tuning:
+    """How a script was started: by the host's answer or, if that is quicker, with the script's end. The VM's tuning as
+    it is wished now."""
+    wished = await session.execute(
         update(Vm)
         .where(Vm.id == vm_id)
         .values(
@@ -51,6 +56,7 @@ async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: 
             started_ms=func.coalesce(Vm.started_ms, started.started_at_ms),
             state=case((Vm.state == VmState.RESTORING, VmState.RUNNING.value), else_=Vm.state),
         )
+        .returning(Vm.no_sleep, Vm.startup_command, Vm.idle_timeout_s)
         .execution_options(synchronize_session=False)
     )
     await session.execute(
@@ -64,6 +70,8 @@ async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: 
         )
         .execution_options(synchronize_session=False)
     )
+    no_sleep, startup_command, idle_timeout_s = wished.one()
+    return no_sleep, startup_command, idle_timeout_s
 
 
 async def vm_changed(session: AsyncSession, event: VmChanged, effects: Effects) -> None:
