@@ -15,6 +15,7 @@ from mags.control.lifecycles.steps import Done, Hop, Nap, Next
 from mags.control.lifecycles.submission import LEASE_MS, attach
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm, Workspace
+from mags.hostclient import HostState
 from mags.protocol.ids import new_id
 from mags.protocol.states import JobStatus, VmState
 
@@ -67,8 +68,10 @@ async def leave_lost_host(world: World, vm_id: str) -> Sequence[str]:
     effects = Effects()
     async with world.db.write() as session:
         vm = await hold(session, Vm, vm_id)
-        if vm is None or not vm.active:
+        if vm is None or not vm.active or vm.host_id is None:
             return ()
+        if world.hosts.state(vm.host_id) is not HostState.LOST:
+            return ()  # it has come back meanwhile
         moving = (
             (
                 await session.execute(
