@@ -74,3 +74,11 @@ def test_every_problem_has_a_status_and_an_unknown_code_is_a_defect() -> None:
         assert problem.body() == {"error": "Words.", "code": code, "details": {"a": 1}}
     with pytest.raises(ValueError):
         Problem("nonsense", "x")
+
+
+def test_every_message_is_offered_by_the_package() -> None:
+    def below(kind: type[m.Value]) -> set[str]:
+        found = {kind.__name__} if kind.__module__.startswith("mags.protocol.messages.") else set()
+        return found.union(*(below(one) for one in kind.__subclasses__()))
+
+    assert below(m.Value) <= set(m.__all__)
