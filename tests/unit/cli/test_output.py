@@ -25,7 +25,10 @@ POOL = {
     "idle_vms": 4, "busy_vms": 1, "sleeping_vms": 2, "parked_vms": 0, "total_vms": 7, "min_pool_size": 4,
     "max_pool_size": 1000,
     "hosts": [{"host_id": "host-1", "status": "live", "idle_vms": 4, "busy_vms": 1, "parked_vms": 0, "sleeping_vms": 2,
-               "accelerator": "tcg", "free_memory_mb": 20000, "reason": ""}],
+               "accelerator": "tcg", "free_memory_mb": 20000, "reason": "", "storage": "ok"},
+              {"host_id": "host-2", "status": "live", "idle_vms": 0, "busy_vms": 0, "parked_vms": 0, "sleeping_vms": 0,
+               "accelerator": "kvm", "free_memory_mb": 100, "reason": "The disk is full.",
+               "storage": "The object store refuses the key."}],
 }  # fmt: skip
 LOGS = {
     "logs": [

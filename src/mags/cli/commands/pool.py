@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
             host["sleeping_vms"],
             host["accelerator"],
             f"{host['free_memory_mb']} MB",
-            host["reason"],
+            " ".join(filter(None, (host["reason"], "" if host["storage"] == "ok" else host["storage"]))),
         )
         for host in pool["hosts"]
     ]
