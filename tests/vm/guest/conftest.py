@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.vm.storage.conftest import bench, place
+from tests.vm.storage.conftest import bench, place, storage
 
-__all__ = ["bench", "place"]
+__all__ = ["bench", "place", "storage"]
