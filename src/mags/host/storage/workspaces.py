@@ -198,20 +198,30 @@ class Workspaces:
         return await self._hand_over(attachment, base, lease, jfs)
 
     async def _lease_of_base(self, base: Generations, attachment: Attachment, vm_id: str) -> Lease:
-        """The VM's lease on the base. GenerationMissing if there is no such base (any more)."""
-        number = attachment.base_generation
+        """The VM's lease on the base, or on a newer generation of it where that has been synced meanwhile.
+
+        GenerationMissing if there is no such base (any more).
+        """
 
         def work() -> Lease:
-            lease = base.read_lease(vm_id)
-            if lease is None:
+            return base.read_lease(vm_id) or new()
+
+        def new() -> Lease:
+            number = attachment.base_generation
+            while True:
                 lease = Lease(vm_id=vm_id, host_id=self.host_id, base=number, parent=number)
                 lease.discard = lease.pending = attachment.discard
                 lease.blank_gb = 0 if number else attachment.disk_gb
                 try:
                     self._lease(base, lease)
+                    return lease
+                except GenerationMissing:
+                    manifest = base.manifest()
+                    if manifest is None or manifest.generation <= number:
+                        raise
+                    number = manifest.generation
                 except (FileNotFoundError, StaleEpoch):
                     raise GenerationMissing(f"The base workspace {base.directory.name} was deleted.") from None
-            return lease
 
         return await self.work(work)
 
