@@ -25,8 +25,11 @@ async def depart(fleet: Fleet, capacity: Capacity) -> None:
     """Returns when every VM is gone or sleeps."""
     capacity.close()
     said: dict[str, str] = {}
+    left = -1
     while awake := [machine for machine in fleet.machines if machine.state is not VmState.SLEEPING]:
-        log.info("%d VMs are still to be put away", len(awake))
+        if len(awake) != left:
+            left = len(awake)
+            log.info("%d VMs are still to be put away", left)
         await asyncio.gather(*(_put_away(machine, said) for machine in awake))
         await asyncio.sleep(LOOK_S)
 
