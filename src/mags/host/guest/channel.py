@@ -53,8 +53,6 @@ THOROUGH_AFTER = (0.5, 2.0, 4.0)
 # A guest whose host let go of it while it stood still may hear of that, and of us, in the wrong order, and take no more
 # bytes from this connection; it does from the next.
 RECONNECT_AFTER = 6.0
-# A guest that has just woken may take the first RESET for the end of the session in which it fell asleep.
-SOON_AFTER = (0.06, 0.12, 0.24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +80,18 @@ class Channel:
 
     @classmethod
     async def connect(
-        cls,
-        path: Path,
-        *,
-        timeout: float = 30.0,
-        resume: Mapping[int, Offsets] | None = None,
-        woken: bool = False,
+        cls, path: Path, *, timeout: float = 30.0, resume: Mapping[int, Offsets] | None = None
     ) -> Channel:
         """Open the channel and greet the agent; waits up to `timeout` seconds for a guest that still boots.
 
-        `woken`: the guest stood still since its last session was closed. With `resume`, attaches to these processes
-        where they are still held (see `processes`). Raises ChannelClosed if the VM ends meanwhile, TimeoutError if no
-        agent answers.
+        With `resume`, attaches to these processes where they are still held (see `processes`). Raises ChannelClosed if
+        the VM ends meanwhile, TimeoutError if no agent answers.
         """
         deadline = time.monotonic() + timeout
         while True:
             channel = await cls._open(path, deadline)
             try:
-                hello = await channel._greet(deadline, SOON_AFTER if woken else ())
+                hello = await channel._greet(deadline)
             except BaseException:
                 await channel.aclose()
                 raise
@@ -128,15 +120,14 @@ class Channel:
         wire.channel = channel
         return channel
 
-    async def _greet(self, deadline: float, soon: tuple[float, ...]) -> Hello | None:
+    async def _greet(self, deadline: float) -> Hello | None:
         """None: it does not answer on this connection."""
         assert self._greeting is not None
-        waits = [*soon, *THOROUGH_AFTER, RECONNECT_AFTER]
         start = time.monotonic()
-        for attempt, wait in enumerate(waits):
+        for attempt, wait in enumerate((*THOROUGH_AFTER, RECONNECT_AFTER)):
             nonce = secrets.randbits(64)
             self._decoder.expect(nonce)
-            self._transport.write(encode_reset(nonce, thorough=attempt > len(soon)))
+            self._transport.write(encode_reset(nonce, thorough=attempt > 0))
             until = min(start + wait, deadline)
             done, _ = await asyncio.wait(
                 (self._greeting, self.closed),

@@ -213,7 +213,6 @@ async def greet(
     vm: Vm,
     *,
     resume: Mapping[int, Offsets] | None = None,
-    woken: bool = False,
     turn: asyncio.Semaphore | None = None,
 ) -> Channel:
     """The channel to a guest that ran before. One that stands still for want of its disk answers when it goes on.
@@ -222,7 +221,7 @@ async def greet(
     """
     while True:
         try:
-            return await Channel.connect(vm.channel_path, timeout=GREETING_S, resume=resume, woken=woken)
+            return await Channel.connect(vm.channel_path, timeout=GREETING_S, resume=resume)
         except TimeoutError:
             if not vm.stall.reason:
                 raise

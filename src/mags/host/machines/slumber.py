@@ -40,7 +40,7 @@ async def save(cell: Cell) -> None:
 
 async def reconnect(cell: Cell) -> Cell:
     """Raises ChannelClosed, TimeoutError."""
-    channel = await Channel.connect(cell.vm.channel_path, timeout=GREETING_S, woken=True)
+    channel = await Channel.connect(cell.vm.channel_path, timeout=GREETING_S)
     return Cell(cell.record, cell.vm, channel, cell.namespace, cell.group)
 
 
@@ -102,7 +102,7 @@ async def _greet(
     try:
         offer_to_the_oom_killer(vm.pid)
         await keeper.begin(vm, namespace.host_address)
-        channel = await greet(vm, woken=True, turn=turn)
+        channel = await greet(vm, turn=turn)
         try:
             if frozen:
                 await _thaw(channel)
