@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from mags.kit.nats import settle
 from mags.protocol import subjects
 from mags.protocol.ids import HOST_ID
 from mags.protocol.messages import Presence
@@ -82,7 +83,7 @@ class Hosts:
         self._began = self._clock()
         self._reconnects = self._connection.stats["reconnects"]
         self._subscription = await self._connection.subscribe(subjects.PRESENCE, cb=self._on_message)
-        await self._connection.flush()
+        await settle(self._connection)
         self._looked = time.monotonic()
         self._looking = asyncio.create_task(self._look(), name="presence-look")
 
