@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from functools import partial
 
 import pytest
+import websockets
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
 
 from mags.protocol.edge import LINK_PARAMETER, sign_link
 from tests.integration.edge.world import World
-from tests.kit.web import App, raw
+from tests.kit.web import App, answers, raw
 
 SECRET = "a-secret-of-32-characters-or-more"
 
@@ -130,3 +134,33 @@ async def test_a_public_name_that_turns_private_is_closed_at_once(app: App, worl
         async with asyncio.timeout(60):
             while (await client.get("/", headers=world.host_header("desk"))).status_code != 200:
                 await asyncio.sleep(0.01)
+
+
+async def test_an_upload_and_a_websocket_pass_when_they_have_the_key_and_end_when_the_address_is_closed(
+    app: App, world: World
+) -> None:
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    cookie = f"{LINK_PARAMETER}={sign_link(SECRET, 'desk', lifetime_s=60)}"
+    body = bytes(range(256)) * 10_000
+    assert (await world.get("desk", method="POST", headers={"Cookie": cookie}, content=body)).status_code == 200
+    assert app.requests[0].body == body
+    async with serve_websocket(echo, "127.0.0.1", 0) as server:
+        world.host.vms["v1"].ports[8080] = next(iter(server.sockets)).getsockname()[1]
+        await world.control.changed("desk")
+        uri = f"ws://desk.apps.localhost:{world.http_port}/"
+        connect = partial(websockets.connect, uri, host="127.0.0.1", proxy=None)
+        with pytest.raises(websockets.InvalidStatus, match="403"):
+            await connect()
+        async with connect(additional_headers={"Cookie": cookie}) as connection:
+            await connection.send("hello")
+            assert await connection.recv() == "hello"
+
+            world.control.names["desk", None] = answers("closed", subdomain="desk", port=8080)
+            await world.control.changed("desk")
+
+            with pytest.raises(websockets.ConnectionClosed):
+                async with asyncio.timeout(60):
+                    await connection.recv()
