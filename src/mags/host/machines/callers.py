@@ -36,6 +36,8 @@ class Callers:
     async def release(self) -> int:
         """Have them end the connections on which nothing is under way: how many others there are. Nobody must be let in
         until the VM sleeps, or the answer says nothing."""
+        if not self._client.connection.is_connected:
+            return len(self._edges)  # nobody can be asked, so each may be in the middle of something
         busy = 0
         for edge_id in list(self._edges):
             wish = edge.Release(vm_id=self._vm_id)
