@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 
 from mags.host.guest import Channel, Configure
 from mags.host.vmm.driver import SnapshotUnusable, VmmError
-from mags.host.vmm.qemu import QemuVmm
+from mags.host.vmm.qemu import QemuVmm, start
+from mags.host.vmm.qemu import process as processes
+from mags.host.vmm.qemu.qmp import Qmp
 from mags.host.vmm.spec import VmSpec
 from tests.kit import vms
 from tests.kit.vms import SPEC, TIMEOUT, UID, Running
@@ -32,6 +36,7 @@ async def asleep(world: Running) -> Path:
 async def woken(vmm: QemuVmm, directory: Path) -> Running:
     """The VM, awake, with its clock and entropy right."""
     vm = await vmm.wake(SPEC, directory, namespace=None, uid=UID)
+    await vm.resume()
     channel = await Channel.connect(vm.channel_path, timeout=TIMEOUT)
     await channel.configure(Configure(clock_ns=time.time_ns(), entropy=os.urandom(64)), timeout=TIMEOUT)
     return Running(vm, channel)
@@ -90,6 +95,55 @@ async def test_states_that_are_wrong_but_look_right_are_refused(vmm: QemuVmm, ru
     assert await vmm.adopt(directory) is None
 
 
+async def test_a_vm_that_dies_before_it_was_told_to_run_sleeps_on(vmm: QemuVmm, running: Running) -> None:
+    await running.run("mkdir -p /tmp/m && mount -t tmpfs none /tmp/m && echo kept > /tmp/m/file")
+    directory = await asleep(running)
+    vm = await vmm.wake(SPEC, directory, namespace=None, uid=UID)
+    await vm.kill()
+    assert vmm.asleep(directory)
+    # So it does when the host program is told to end, or dies.
+    vm = await vmm.wake(SPEC, directory, namespace=None, uid=UID)
+    await vm.release()
+    assert await vmm.adopt(directory) is None and vmm.asleep(directory)
+    world = await woken(vmm, directory)
+    assert (await world.run("cat /tmp/m/file"))[1] == "kept\n"
+    await world.vm.destroy()
+
+
+async def test_a_hypervisor_that_is_killed_while_it_loads_is_no_damage(
+    vmm: QemuVmm, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does when memory is short."""
+    directory = await asleep(running)
+    with monkeypatch.context() as shot:
+        load = start._load
+
+        async def shoot(qmp: Qmp, capabilities: list[dict[str, object]]) -> None:
+            pid = processes.find_by_name(vmm.hypervisor.program, str(directory))
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            await load(qmp, capabilities)
+
+        shot.setattr(start, "_load", shoot)
+        with pytest.raises(VmmError) as caught:
+            await vmm.wake(SPEC, directory, namespace=None, uid=UID)
+        assert not isinstance(caught.value, SnapshotUnusable)
+    await (await woken(vmm, directory)).vm.destroy()
+
+
+async def test_a_memory_that_wakes_twice_is_not_random_in_the_same_way(vmm: QemuVmm, running: Running) -> None:
+    directory = await asleep(running)
+    kept = directory.with_name("kept")
+    subprocess.run(["cp", "-a", "--sparse=always", directory, kept], check=True, timeout=60)
+    numbers = []
+    for _ in range(2):
+        world = await woken(vmm, directory)
+        numbers.append((await world.run("head -c 16 /dev/urandom | od -An -tx1"))[1])
+        await world.vm.destroy()
+        subprocess.run(["cp", "-a", "--sparse=always", kept, directory], check=True, timeout=60)
+    assert numbers[0] != numbers[1] and len(set(numbers[0].split())) > 4
+
+
 async def test_after_a_restart_of_the_machine_only_what_was_flushed_counts(vmm: QemuVmm, running: Running) -> None:
     directory = await asleep(running)
 
@@ -97,10 +151,15 @@ async def test_after_a_restart_of_the_machine_only_what_was_flushed_counts(vmm: 
         meta = msgspec.json.decode((directory / "asleep.json").read_bytes())
         (directory / "asleep.json").write_bytes(msgspec.json.encode({**meta, "boot_id": number}))
 
+    here = json.loads((directory / "asleep.json").read_bytes())["boot_id"]
     boot("another")
+    # It comes too late: nobody knows what is on the disk.
+    await vmm.flush(directory)
     with pytest.raises(SnapshotUnusable, match="restarted"):
         await vmm.wake(SPEC, directory, namespace=None, uid=UID)
+    boot(here)
     await vmm.flush(directory)
+    boot("another")
     world = await woken(vmm, directory)
     await vmm.flush(directory)
     assert not vmm.asleep(directory)

@@ -96,8 +96,9 @@ async def test_sleep_restart_growth_death_and_fork(place: Path, vmm: QemuVmm) ->
         await vm.save()
         await workspace.serve(namespace.host_address)
         vm = await vmm.wake(vms.SPEC, vm.directory, namespace=namespace, uid=first.uid(), work_disk=workspace.work_disk)
-        channel = await Channel.connect(vm.channel_path, timeout=vms.TIMEOUT)
         await workspace.begin(vm, lambda: channel)
+        await vm.resume()
+        channel = await Channel.connect(vm.channel_path, timeout=vms.TIMEOUT)
         await workspace.resume()
         await channel.configure(welcome.again(), timeout=vms.TIMEOUT)
         script = "touch /root/enough; while [ ! -e /jfs/done ]; do sleep 0.1; done; cat /jfs/f"

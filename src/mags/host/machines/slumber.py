@@ -2,7 +2,8 @@ r"""A cell on its way to sleep and back: hypervisor, channel, control group. (Wh
 
 Cell --save--> (files in the VM's directory, a network, a user; no process) --wake--> Cell
    \--(it can't be saved)--> reconnect: the same VM, which never stopped to be
-a VM without a memory that is of use --restart--> Cell on its own disk, as after a loss of power
+A VM that wakes stands still until all around it is ready: what fails before leaves it asleep.
+A VM without a memory that is of use --restart--> Cell on its own disk, as after a loss of power
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from mags.host.guest import Channel, ChannelClosed, GuestError
 from mags.host.machines import welcome
-from mags.host.machines.cells import GREETING_S, Cell, Cells, greet, offer_to_the_oom_killer, shape
-from mags.host.machines.record import Record
+from mags.host.machines.cells import Cell, Cells, greet, offer_to_the_oom_killer, shape
+from mags.host.machines.record import Record, StartupRecord
 from mags.host.network import Namespace
-from mags.host.vmm.driver import SnapshotUnusable, Vm
+from mags.host.vmm.driver import SnapshotUnusable, Vm, VmmError
 from mags.protocol.guest import Configure
 
 if TYPE_CHECKING:
@@ -47,37 +48,38 @@ async def reconnect(cell: Cell) -> Cell:
 async def wake(cells: Cells, record: Record, keeper: Keeper) -> tuple[Cell, str]:
     """The VM, up, told the time and given randomness; and why it had to be started afresh, if it had.
 
-    Raises Problem, VmmError, NetworkError, ChannelClosed, GuestError, TimeoutError, OSError: it sleeps on, or is
-    started afresh the next time.
+    Raises Problem, VmmError, NetworkError, ChannelClosed, GuestError, TimeoutError, OSError: it sleeps on.
     """
     disk = await keeper.disk()
     async with cells.turn:
         namespace = await cells.network(record)
         group = cells.group(record)
+        directory = cells.directory(record)
         try:
             vm = await cells.vmm.wake(
-                shape(record.spec),
-                cells.directory(record),
-                namespace=namespace,
-                uid=record.uid,
-                work_disk=disk,
-                group=group,
+                shape(record.spec), directory, namespace=namespace, uid=record.uid, work_disk=disk, group=group
             )
             wish = welcome.again(record.environment)
-            channel = await _greet(vm, namespace, keeper, wish, cells.turn, frozen=keeper.has)
+            channel = await _greet(vm, namespace, keeper, wish, cells.turn, woken=True)
             return Cell(record, vm, channel, namespace, group), ""
         except SnapshotUnusable as error:
             lost = str(error)
-        except (ChannelClosed, GuestError, TimeoutError) as error:
+        except (VmmError, ChannelClosed, GuestError, TimeoutError) as error:
+            if cells.vmm.asleep(directory):
+                raise
             lost = f"{NO_ANSWER}: {error}"
     log.warning("VM %s has lost its memory: %s", record.handle, lost)
     return await restart(cells, record, keeper), lost
 
 
 async def restart(cells: Cells, record: Record, keeper: Keeper) -> Cell:
-    """Started afresh on its own disk, all of which is synced (`Keeper.salvage`). Raises as `wake`; the disk stays
-    whatever happens."""
+    """Started afresh on its own disk, all of which is synced (`Keeper.salvage`), its startup command to be run.
+
+    Raises as `wake`; the disk stays whatever happens, and it may be tried again.
+    """
     disk = await keeper.disk()
+    record.startup = StartupRecord() if record.startup_command else None
+    cells.records.write(record)
     async with cells.turn:
         namespace = await cells.network(record)
         group = cells.group(record)
@@ -95,16 +97,18 @@ async def restart(cells: Cells, record: Record, keeper: Keeper) -> Cell:
 
 
 async def _greet(
-    vm: Vm, namespace: Namespace, keeper: Keeper, wish: Configure, turn: asyncio.Semaphore, *, frozen: bool = False
+    vm: Vm, namespace: Namespace, keeper: Keeper, wish: Configure, turn: asyncio.Semaphore, *, woken: bool = False
 ) -> Channel:
     """A VM that does not answer is ended; one that we are told to leave, left. Its changes are followed before it may
     write."""
     try:
         offer_to_the_oom_killer(vm.pid)
         await keeper.begin(vm, namespace.host_address)
+        if woken:
+            await vm.resume()
         channel = await greet(vm, turn=turn)
         try:
-            if frozen:
+            if woken and keeper.has:
                 await _thaw(channel)
             await channel.configure(wish)
         except BaseException:

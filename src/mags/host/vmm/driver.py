@@ -2,7 +2,7 @@
 
     Vmm --clone--> Vm (running) --pause--> (paused) --resume--> ... --kill/destroy--> gone
         --adopt--> Vm (as it was left)     --save--> (asleep: a directory, no process)
-        --wake--> Vm (running, as it was saved)
+        --wake--> Vm (standing still, and still asleep) --resume--> (running, as it was saved)
 
 Every method that waits has a deadline inside and raises `VmmError` when it passes, or when the VM dies
 under it.
@@ -115,7 +115,7 @@ class Vm(Protocol):
         """Stop the vCPUs (about 1 ms). A paused VM costs no CPU."""
 
     async def resume(self) -> None:
-        """Let the vCPUs run (about 1 ms)."""
+        """Let the vCPUs run (about 1 ms). A VM that wakes is asleep no more from here on: what was saved is gone."""
 
     async def copy_base(self) -> None:
         """Prepare `save` while the VM runs on: what can be copied ahead is. Harmless if repeated."""
@@ -191,9 +191,11 @@ class Vmm(Protocol):
         work_disk: WorkDisk | None = None,
         group: ProcessGroup | None = None,
     ) -> Vm:
-        """The VM that was saved in the directory, running. Arguments as they were for `clone`.
+        """The VM that was saved in the directory, as it was then: it stands still, and has not woken before it is told
+        to `resume`. Killed before, it sleeps on. Arguments as they were for `clone`.
 
-        SnapshotUnusable: it can't be woken; its disk is as it was, and `restart` starts it afresh.
+        SnapshotUnusable: it can't be woken; its disk is as it was, and `restart` starts it afresh. Any other VmmError:
+        not now; it sleeps on.
         """
 
     async def restart(

@@ -43,6 +43,8 @@ class Process:
         self.pid = pid
         self.started = start_time(pid)
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.signal: int | None = None
+        """What ended it, if a signal did and it was our child."""
         self._stderr = os.open(directory / STDERR, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._pidfd = os.pidfd_open(pid)
@@ -91,6 +93,7 @@ class Process:
         if status is not None and status.si_code == os.CLD_EXITED:
             reason = f"QEMU ended with status {status.si_status}"
         elif status is not None:
+            self.signal = status.si_status
             reason = f"QEMU was ended by signal {status.si_status}"
         words = self._last_words()
         self._close(f"{reason}: {words}" if words else f"{reason}.")

@@ -135,12 +135,13 @@ async def save(vm: QemuVm) -> None:
     """Save and end a VM. When it can't be saved it runs on and VmmError says why."""
     await copy_base(vm)
     await vm.pause()
+    passed = ""
     try:
         devices = vm.directory / DEVICES
         devices.unlink(missing_ok=True)
-        name = await vm.pass_file(devices, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        passed = await vm.pass_file(devices, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         await vm.process.unless_dead(
-            vm.qmp.execute("xen-save-devices-state", timeout=SAVE_TIMEOUT, filename=name, live=False)
+            vm.qmp.execute("xen-save-devices-state", timeout=SAVE_TIMEOUT, filename=passed, live=False)
         )
         _complete(devices)
         await asyncio.to_thread(_write_own_pages, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
@@ -150,15 +151,23 @@ async def save(vm: QemuVm) -> None:
             with contextlib.suppress(OSError):
                 (vm.directory / name).unlink()
         if not vm.died.done():
-            await asyncio.shield(vm.resume())
+            await asyncio.shield(_go_on(vm, passed))
         if isinstance(error, OSError):
             raise VmmError(f"The VM's memory can't be saved: {_words(error)}") from error
         raise
     await vm.kill()
 
 
+async def _go_on(vm: QemuVm, passed: str) -> None:
+    """`passed`: the name of the file that QEMU was given, if it was."""
+    await vm.resume()
+    if passed:
+        with contextlib.suppress(VmmError):
+            await vm.qmp.execute("remove-fd", fdset_id=int(passed.rpartition("/")[2]))
+
+
 async def flush(directory: Path) -> None:
-    """Make what was saved outlive a restart of the machine. Harmless if the VM has woken meanwhile."""
+    """Make what was saved outlive a restart of the machine. Harmless if it does already, or the VM has woken."""
     await asyncio.to_thread(_flush, directory)
 
 
@@ -170,7 +179,11 @@ def usable(directory: Path, *, version: str, accelerator: str, memory_bytes: int
         devices = (directory / DEVICES).read_bytes()
     except FileNotFoundError as error:
         raise SnapshotUnusable("There is no memory image of it.") from error
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise VmmError(f"Its memory image can't be read now: {_words(error)}") from error
+        raise SnapshotUnusable(f"Its memory image can't be read: {_words(error)}") from error
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise SnapshotUnusable(f"Its memory image can't be read: {error}.") from error
     if (meta.version, meta.accelerator) != (version, accelerator):
         raise SnapshotUnusable(f"Its memory image was saved by QEMU {meta.version} ({meta.accelerator}).")
@@ -322,6 +335,8 @@ def _write_meta(vm: QemuVm, *, flushed: bool) -> None:
 def _flush(directory: Path) -> None:
     try:
         meta = msgspec.json.decode((directory / META).read_bytes(), type=Meta)
+        if meta.flushed or meta.boot_id != boot_id():
+            return  # it is safe; or it was not when the machine went down, and is worth nothing
         for name in (MEMORY, DEVICES, OVERLAY):
             descriptor = os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)
             try:

@@ -10,6 +10,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from signal import SIGKILL
 
 from mags.host.vmm.driver import ProcessGroup, TapSource, VmmError
 from mags.host.vmm.qemu import process as processes
@@ -56,6 +57,8 @@ async def restored(
         except QmpTimeout:
             raise
         except VmmError as error:
+            if process.signal == SIGKILL:
+                raise  # somebody's doing, such as the kernel's when memory is short: the state is as good as before
             raise StateRefused(str(error)) from error
         if not machine.stopped:
             await process.unless_dead(qmp.execute("cont"))

@@ -38,10 +38,12 @@ class QemuVm:
         *,
         base: Path | None = None,
         origin: tuple[str, str] = ("", ""),
+        dormant: bool = False,
     ) -> None:
         """base: the raw file under its overlay. origin: QEMU's version and the accelerator; a saved VM wakes only
-        where both are the same."""
+        where both are the same. dormant: it counts as asleep until it is told to run."""
         self.spec, self.directory, self.process, self.qmp, self.origin = spec, directory, process, qmp, origin
+        self._dormant = dormant
         self.base_copied = False
         """Whether what its memory started from lies in its directory (see snapshot)."""
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -62,6 +64,10 @@ class QemuVm:
         await self.process.unless_dead(self.qmp.execute("stop"))
 
     async def resume(self) -> None:
+        if self._dormant:
+            # From here on the image must not be used again: the guest is about to change its disk.
+            await snapshot.forget(self.directory)
+            self._dormant = False
         await self.process.unless_dead(self.qmp.execute("cont"))
 
     async def copy_base(self) -> None:

@@ -176,14 +176,13 @@ class QemuVmm:
                 spec, uid, process.pid, process.started, key, self.accelerator, self.version, base=str(disk.base)
             )
             records.save(directory, made)
-            # From here on the image must not be used again: the guest is about to change its disk.
-            await snapshot.forget(directory)
-            await process.unless_dead(qmp.execute("cont"))
         except BaseException:
             await process.kill()
             await qmp.aclose()
             raise
-        return QemuVm(spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator))
+        return QemuVm(
+            spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator), dormant=True
+        )
 
     def salvage(self, directory: Path, target: Path) -> Applied:
         return apply_file(directory / OVERLAY, target)
