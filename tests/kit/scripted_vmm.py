@@ -104,7 +104,7 @@ class Guest:
             case b"close":
                 self._writer.close()
             case b"mute":
-                self._reader.feed_eof()
+                await asyncio.Event().wait()
             case _:
                 self.exit(id)
 
@@ -117,10 +117,13 @@ class ScriptedVm:
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._guests = guests
         self.stall = Stall()
+        self.lines: list[asyncio.StreamWriter] = []
+        """The connections to the agent."""
 
     async def pause(self) -> None: ...
 
-    async def resume(self) -> None: ...
+    async def resume(self) -> None:
+        (self.directory / "asleep").unlink(missing_ok=True)
 
     async def copy_base(self) -> None: ...
 
@@ -145,6 +148,12 @@ class ScriptedVm:
     async def release(self) -> None:
         self._guests.close()
 
+    async def hang_up(self) -> None:
+        """The guest's channel ends."""
+        self._guests.close()
+        for writer in self.lines:
+            writer.close()
+
     async def memory_mb(self) -> float:
         return 0.0
 
@@ -153,7 +162,7 @@ class ScriptedVm:
 
 
 class ScriptedVmm:
-    """Counts what it makes. `before` is awaited in each clone."""
+    """Counts what it makes. `before` is awaited in each clone, `on_wake` whenever one is to wake."""
 
     accelerator = "tcg"
     version = "scripted"
@@ -161,6 +170,18 @@ class ScriptedVmm:
     def __init__(self, before: Callable[[VmSpec], Awaitable[None]] | None = None) -> None:
         self.made: list[ScriptedVm] = []
         self._before = before
+        self.on_wake: Callable[[VmSpec], Awaitable[None]] | None = None
+
+    async def _make(self, spec: VmSpec, directory: Path) -> ScriptedVm:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            vm.lines.append(writer)
+            await Guest(reader, writer).serve()
+
+        (directory / "agent").unlink(missing_ok=True)
+        guests = await asyncio.start_unix_server(serve, directory / "agent")
+        vm = ScriptedVm(spec, directory, guests)
+        self.made.append(vm)
+        return vm
 
     async def clone(
         self,
@@ -175,13 +196,7 @@ class ScriptedVmm:
         if self._before is not None:
             await self._before(spec)
         directory.mkdir(parents=True)
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await Guest(reader, writer).serve()
-
-        guests = await asyncio.start_unix_server(serve, directory / "agent")
-        self.made.append(ScriptedVm(spec, directory, guests))
-        return self.made[-1]
+        return await self._make(spec, directory)
 
     async def adopt(self, directory: Path) -> ScriptedVm | None:
         return None
@@ -201,7 +216,9 @@ class ScriptedVmm:
         work_disk: WorkDisk | None = None,
         group: ProcessGroup | None = None,
     ) -> ScriptedVm:
-        raise NotImplementedError
+        if self.on_wake is not None:
+            await self.on_wake(spec)
+        return await self._make(spec, directory)
 
     restart = wake
 

@@ -1,6 +1,7 @@
 """What becomes of the VMs when a server goes down: those that are to stay are put to sleep, the others end.
 
-A VM that can't sleep (no room, no support) is stopped; a workspace is saved before either.
+A VM that can't sleep is stopped, after its workspace was saved; one whose files are nowhere else is left as it is, for
+the next start to go on with.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ async def _put_away(client: Client, host_id: str, vm: m.VmReport, gate: asyncio.
                     await ask(client, host_id, "sleep", m.VmRequest(vm_id=vm.vm_id, force=True), m.Done, timeout=60)
                     return
                 except Problem as problem:
+                    if vm.workspace_id is None:
+                        log.warning("VM %s can't sleep (%s): it is left as it is", vm.vm_id, problem)
+                        return
                     log.info("VM %s can't sleep (%s): it is stopped", vm.vm_id, problem)
             await ask(client, host_id, "stop", m.Stop(vm_id=vm.vm_id), m.Done, timeout=60)
         except Problem as problem:

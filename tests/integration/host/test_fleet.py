@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from mags.host.app import serve
 from mags.host.config import Settings
 from mags.host.images import ImageStore
+from mags.host.machines.capacity import Memory, meminfo
 from mags.host.machines.claim import NameTaken, claim
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.spec import VmSpec
@@ -25,7 +26,7 @@ from tests.kit.scripted_vmm import ScriptedVmm
 
 
 @asynccontextmanager
-async def world(folder: Path, vmm: ScriptedVmm, **values: object) -> AsyncIterator[Caller]:
+async def world(folder: Path, vmm: ScriptedVmm, *, memory: Memory = meminfo, **values: object) -> AsyncIterator[Caller]:
     """A host program in this process; at its end every VM is gone."""
     (folder / "nats").mkdir()
     async with nats_server(folder / "nats", jetstream=True) as url:
@@ -43,7 +44,9 @@ async def world(folder: Path, vmm: ScriptedVmm, **values: object) -> AsyncIterat
         )
         settings.state.mkdir(parents=True)
         stop = asyncio.Event()
-        program = asyncio.create_task(serve(settings, vmm, ImageStore(folder / "cache", folder / "agent"), stop))
+        program = asyncio.create_task(
+            serve(settings, vmm, ImageStore(folder / "cache", folder / "agent"), stop, memory=memory)
+        )
         try:
             async with Caller.connect(url) as caller:
                 await caller.ready()
@@ -53,6 +56,21 @@ async def world(folder: Path, vmm: ScriptedVmm, **values: object) -> AsyncIterat
             stop.set()
             async with asyncio.timeout(PATIENCE):
                 await program
+
+
+async def put_to_sleep(caller: Caller) -> str:
+    vm_id, _ = await caller.start(None, keep="stay")
+    await caller.ask("sleep", m.VmRequest(vm_id=vm_id), m.Done)
+    return vm_id
+
+
+async def wake(caller: Caller, vm_id: str) -> None:
+    await caller.ask("wake", m.VmRequest(vm_id=vm_id), m.Done)
+
+
+async def state(caller: Caller, vm_id: str) -> str:
+    listed = await caller.ask("list", m.Empty(), m.VmList)
+    return next(vm.state for vm in listed.vms if vm.vm_id == vm_id)
 
 
 MISBEHAVIOUR = {
@@ -184,6 +202,13 @@ async def test_a_parked_vm_falls_asleep_when_nobody_comes_and_ends_when_nobody_c
         vm_id, _ = await caller.start("echo one", keep="park")
         for state in ("parked", "sleeping", "gone"):
             await caller.told(m.VmChanged, vm_id=vm_id, state=state)
+
+
+async def test_a_vm_that_sleeps_and_is_set_never_to_sleep_wakes(tmp_path: Path) -> None:
+    async with world(tmp_path, ScriptedVmm()) as caller:
+        vm_id = await put_to_sleep(caller)
+        await caller.ask("adjust", m.Adjust(vm_id=vm_id, no_sleep=True), m.Done)
+        await caller.told(m.VmChanged, vm_id=vm_id, state="running")
 
 
 async def test_a_job_that_joins_a_vm_to_be_parked_makes_it_stay(tmp_path: Path) -> None:

@@ -168,12 +168,14 @@ class Host:
         await message.respond(answer)
 
 
-def vm(vm_id: str, state: str = "running", keep: m.Keep = "stay") -> m.VmReport:
-    return m.VmReport(vm_id=vm_id, state=state, owner="o", keep=keep)
+def vm(vm_id: str, state: str = "running", keep: m.Keep = "stay", workspace: str | None = "w") -> m.VmReport:
+    return m.VmReport(vm_id=vm_id, state=state, owner="o", keep=keep, workspace_id=workspace)
 
 
 async def test_vms_that_are_to_stay_sleep_and_others_end(world: World) -> None:
+    """Those with the only copy of their files do not end."""
     reports = [
+        vm("only-copy", workspace=None), vm("tired-local", workspace=None),
         vm("tired"), vm("tired-parked", "parked", "park"), vm("awake"), vm("stuck"), vm("job", keep="job"),
         vm("tired-already", "sleeping"), vm("gone", "gone"), vm("ending", "stopping"),
     ]  # fmt: skip
@@ -182,9 +184,9 @@ async def test_vms_that_are_to_stay_sleep_and_others_end(world: World) -> None:
     notes: list[str] = []
     await vms.put_away(await world.login("supervisor"), ["h", "nowhere"], note=notes.append)
     assert sorted(host.done) == [
-        ("awake", "stop"), ("job", "stop"), ("tired", "sleep"), ("tired-parked", "sleep")
+        ("awake", "stop"), ("job", "stop"), ("tired", "sleep"), ("tired-local", "sleep"), ("tired-parked", "sleep")
     ]  # fmt: skip
-    assert notes == ["putting 5 VMs away"]
+    assert notes == ["putting 7 VMs away"]
 
 
 async def test_a_host_that_was_started_again_is_new_once(world: World) -> None:

@@ -14,7 +14,7 @@ import pytest
 from mags.host.network import kernel
 from mags.protocol import messages as m
 from mags.protocol.errors import Problem
-from tests.kit.host_world import Caller, HostProgram
+from tests.kit.host_world import PATIENCE, Caller, HostProgram
 from tests.vm.sleep.test_machine import count, counting, sleep, state, wake
 
 pytestmark = pytest.mark.vm
@@ -24,6 +24,23 @@ def directory(host: HostProgram, vm_id: str) -> Path:
     record = host.record(vm_id)
     assert record is not None
     return host.data / "host" / "vms" / str(record["handle"])
+
+
+async def runs(caller: Caller, vm_id: str, words: bytes) -> None:
+    """A process with these words in its command line has been started in the VM."""
+    while words not in (await caller.exec(vm_id, "ps")).stdout:
+        await asyncio.sleep(0.05)
+
+
+async def after_death(caller: Caller, vm_id: str, command: str) -> bytes:
+    """What a command says in a VM that was killed just now; who comes before its host has noticed fails with it."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return (await caller.exec(vm_id, command)).stdout
+            except Problem as problem:
+                assert problem.code == "guest_failed"
+                await asyncio.sleep(0.05)
 
 
 async def test_a_vm_sleeps_through_a_restart_of_the_host_program(caller: Caller, host: HostProgram) -> None:
@@ -38,7 +55,8 @@ async def test_a_vm_sleeps_through_a_restart_of_the_host_program(caller: Caller,
 
 
 async def killed_somewhere(caller: Caller, host: HostProgram, tries: int) -> None:
-    """kill -9 of the host program at random moments of falling asleep and waking; the VM goes on, with its memory."""
+    """kill -9 of the host program at random moments of falling asleep and waking, and now and then a mere request to
+    end; the VM goes on, with its memory."""
     vm_id = await counting(caller)
     random = Random(5)
     last = 0
@@ -49,7 +67,10 @@ async def killed_somewhere(caller: Caller, host: HostProgram, tries: int) -> Non
         else:
             doing = asyncio.create_task(sleep(caller, vm_id))
         await asyncio.sleep(random.uniform(0, 0.2))
-        host.kill()
+        if random.random() < 0.25:
+            assert await asyncio.to_thread(host.kill, signal.SIGTERM) == 0
+        else:
+            host.kill()
         doing.cancel()
         await asyncio.gather(doing, return_exceptions=True)
         host.start()
@@ -86,8 +107,33 @@ async def test_a_damaged_image_starts_afresh_with_the_files_and_the_startup_comm
     # It failed once, and is started again; sleep does not end it.
     log = await caller.said(job_id, b"startup of precious", times=2)
     assert b"begun\n" in log
+    # What it has written is there before it goes on: only then is it what sleeps and wakes.
+    await runs(caller, vm_id, b"sleep 1000")
     await sleep(caller, vm_id)
     assert b"sleep 1000" in (await caller.exec(vm_id, "ps")).stdout
+
+
+async def test_a_vm_that_dies_while_it_falls_asleep_or_wakes_keeps_its_files(caller: Caller, host: HostProgram) -> None:
+    """Killed at random moments: it is asleep, or starts afresh; nobody waits for ever, and its script is told of."""
+    vm_id, job_id = await caller.start("echo precious > /root/file; sync; echo begun; sleep 1000", keep="stay")
+    await caller.said(job_id, b"begun")
+    random = Random(6)
+    for number in range(6):
+        if number % 2:
+            await sleep(caller, vm_id)
+            doing = asyncio.create_task(wake(caller, vm_id))
+        else:
+            doing = asyncio.create_task(sleep(caller, vm_id))
+        await asyncio.sleep(random.uniform(0, 0.15))
+        try:
+            os.kill(host.hypervisor(vm_id), signal.SIGKILL)
+        except (AssertionError, ProcessLookupError):
+            pass  # it has none now
+        await asyncio.gather(doing, return_exceptions=True)
+        assert await after_death(caller, vm_id, "cat /root/file") == b"precious\n"
+    os.kill(host.hypervisor(vm_id), signal.SIGKILL)
+    assert (await caller.ended(job_id)).error is not None
+    assert await after_death(caller, vm_id, "cat /root/file") == b"precious\n"
 
 
 async def test_a_vm_that_never_sleeps_is_started_again_when_it_dies(caller: Caller, host: HostProgram) -> None:
@@ -114,8 +160,7 @@ async def test_a_vm_that_dies_keeps_files_that_are_nowhere_else(caller: Caller, 
     vm_id, job_id = await caller.start("echo precious > /root/file; sync; echo begun; sleep 1000", keep="stay")
     await caller.said(job_id, b"begun")
     using = asyncio.create_task(caller.exec(vm_id, "sleep 1000", timeout_s=100))
-    while b"sleep 1000" not in (await caller.exec(vm_id, "ps")).stdout:
-        await asyncio.sleep(0.05)
+    await runs(caller, vm_id, b"sleep 1000")
     os.kill(host.hypervisor(vm_id), signal.SIGKILL)
     assert "signal 9" in str((await caller.ended(job_id)).error)
     assert "signal 9" in (await caller.told(m.VmChanged, vm_id=vm_id, state="sleeping")).reason
@@ -173,8 +218,7 @@ async def test_a_vm_that_never_sleeps_does_when_its_host_goes_down_and_is_back_w
     vm_id = await counting(caller)
     await caller.ask("adjust", m.Adjust(vm_id=vm_id, no_sleep=True), m.Done)
     using = asyncio.create_task(caller.exec(vm_id, "sleep 1000", timeout_s=100))
-    while b"sleep 1000" not in (await caller.exec(vm_id, "ps")).stdout:
-        await asyncio.sleep(0.05)
+    await runs(caller, vm_id, b"sleep 1000")
     before = await count(caller, vm_id)
     await caller.ask("sleep", m.VmRequest(vm_id=vm_id, force=True), m.Done)
     assert await state(caller, vm_id) == "sleeping"
@@ -202,6 +246,25 @@ async def test_a_vm_that_can_not_be_saved_stays_awake_and_says_so(caller: Caller
         obstacle.rmdir()
     await sleep(caller, vm_id)
     assert await count(caller, vm_id) >= before
+
+
+async def test_a_vm_that_can_not_be_saved_before_its_host_goes_down_keeps_its_files(
+    caller: Caller, host: HostProgram
+) -> None:
+    script = "echo precious > /root/file; echo begun; sleep 1000"
+    vm_id, job_id = await caller.start(script, keep="stay", startup_command="echo again; sleep 1000")
+    await caller.said(job_id, b"begun")
+    obstacle = directory(host, vm_id) / "devices"
+    obstacle.mkdir()
+    await caller.ask("sleep", m.VmRequest(vm_id=vm_id, force=True), m.Done)
+    obstacle.rmdir()
+    assert await state(caller, vm_id) == "sleeping"
+    assert "can't be saved" in (await caller.told(m.VmChanged, vm_id=vm_id, state="sleeping")).reason
+    assert host.kill(signal.SIGTERM) == 0
+    host.start()
+    await caller.ready()
+    assert (await caller.exec(vm_id, "cat /root/file")).stdout == b"precious\n"
+    await caller.said(job_id, b"again")
 
 
 async def test_a_vm_sleeps_through_a_restart_of_the_machine(caller: Caller, host: HostProgram) -> None:

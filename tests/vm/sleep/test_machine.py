@@ -8,9 +8,11 @@ from random import Random
 
 import pytest
 
+from mags.hostclient import Session
 from mags.protocol import messages as m
 from mags.protocol.errors import Problem
-from tests.kit.host_world import Caller, HostProgram
+from mags.protocol.ids import new_id
+from tests.kit.host_world import HOST_ID, PATIENCE, Caller, HostProgram
 
 pytestmark = pytest.mark.vm
 
@@ -71,6 +73,29 @@ async def test_a_vm_sleeps_without_a_process_and_wakes_on_use(caller: Caller, ho
     assert host.hypervisor(vm_id) != pid
 
 
+async def test_files_a_session_and_a_run_wake_a_vm_too(caller: Caller) -> None:
+    vm_id, _ = await caller.start("echo here > /root/file", keep="stay")
+    await sleep(caller, vm_id)
+    await caller.ask("files", m.Files(vm_id=vm_id, action="list", path="/root"), m.FilesResult)
+    assert await state(caller, vm_id) == "running"
+    await sleep(caller, vm_id)
+    assert (await caller.run(vm_id, "cat /root/file")).stdout == b"here\n"
+    await sleep(caller, vm_id)
+    wish = m.Open(vm_id=vm_id, session_id=new_id(), kind="exec", command="cat /root/file")
+    async with await Session.open(caller.hosts, HOST_ID, wish, timeout=PATIENCE) as session:
+        assert b"".join([frame.data async for frame in session]) == b"here\n"
+
+
+async def test_a_timer_goes_on_where_it_was(caller: Caller) -> None:
+    """It does not run out while the VM sleeps, nor begin anew."""
+    vm_id, _ = await caller.start("(sleep 3; touch /root/rang) >/dev/null 2>&1 &", keep="stay")
+    await sleep(caller, vm_id)
+    await wake(caller, vm_id)
+    async with asyncio.timeout(PATIENCE):
+        while (await caller.exec(vm_id, "test -e /root/rang")).exit_code:
+            await asyncio.sleep(0.1)
+
+
 async def test_output_of_a_script_goes_on_over_sleep(caller: Caller) -> None:
     script = "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); sleep 0.05; done; exit 5"
     vm_id, job_id = await caller.start(script, keep="stay")
@@ -84,7 +109,10 @@ async def test_output_of_a_script_goes_on_over_sleep(caller: Caller) -> None:
 
 
 async def test_an_idle_vm_falls_asleep_by_itself_and_a_busy_one_does_not(caller: Caller) -> None:
-    """A process in the background, or a script that only waits, keeps nothing awake."""
+    """A process in the background, whatever it does, or a script that only waits, keeps nothing awake."""
+    background, _ = await caller.start("(while :; do :; done) >/dev/null 2>&1 &", keep="stay", idle_timeout_s=2)
+    await caller.told(m.VmChanged, vm_id=background, state="sleeping")
+    await caller.stop(background)
     idle, _ = await caller.start("sleep 1000", keep="stay", idle_timeout_s=2)
     busy, _ = await caller.start("while :; do :; done", keep="stay", idle_timeout_s=2)
     await caller.told(m.VmChanged, vm_id=idle, state="sleeping")

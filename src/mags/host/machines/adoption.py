@@ -14,13 +14,13 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from mags.host.guest import Offsets, ProcessInfo
+from mags.host.guest import ChannelClosed, GuestError, Offsets, ProcessInfo
 from mags.host.machines import slumber, welcome
 from mags.host.machines.cells import Cell
 from mags.host.machines.events import now_ms
 from mags.host.machines.inbox import Stop
 from mags.host.machines.jobs import STOPPED, Job
-from mags.host.machines.record import StartupRecord
+from mags.host.machines.record import JobRecord
 from mags.protocol.errors import Problem
 from mags.protocol.states import VmState
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DIED = "The VM ended while its host program was down."
+LOST = "The VM has lost its memory, and the script with it"
 NOT_STARTED = "The host program ended before the script could start: start it again."
 
 
@@ -43,11 +44,17 @@ async def readopt(machine: Machine) -> Cell | None:
         return await _without_process(machine)
     # It may have stood still; and one that was just coming up has not been told yet.
     told = cell.channel.hello.root_mounted and record.state is not VmState.RESTORING
-    if told:
-        await cell.channel.configure(welcome.again(record.environment))
-    else:
+    if not told:
         await _greet(machine, cell)
-    await take_up(machine, cell)
+    try:
+        if told:
+            await cell.channel.configure(welcome.again(record.environment))
+        await take_up(machine, cell)
+    except (Problem, GuestError, ChannelClosed, TimeoutError, ValueError) as error:
+        log.warning("VM %s can't be gone on with: %s", machine.vm_id, error)
+        machine.uptime.cell = cell
+        await machine.uptime.bury(reason := f"The VM has failed: {error}")
+        return await _without_process(machine, reason)
     if record.state is VmState.STOPPING:
         machine.tell(Stop())
     elif not record.jobs and record.keep == "job":
@@ -73,16 +80,16 @@ async def _greet(machine: Machine, cell: Cell) -> None:
         raise
 
 
-async def _without_process(machine: Machine) -> Cell | None:
-    """It sleeps, or can go on from its own disk, or is over."""
+async def _without_process(machine: Machine, reason: str = DIED) -> Cell | None:
+    """It sleeps, or can go on from its own disk, or is over. `reason`: why it has no process."""
     record, cells = machine.record, machine.parts.cells
     goes_on = record.state not in (VmState.FAILED, VmState.STOPPING) and record.keep != "job"
     if goes_on and (record.state is VmState.SLEEPING or cells.vmm.asleep(cells.directory(record))):
         _sleeps(machine)
         return None
     if goes_on and record.attachment is None and cells.directory(record).exists():
-        return await _from_disk(machine)
-    reason = STOPPED if record.state is VmState.STOPPING else record.reason or DIED
+        return await _from_disk(machine, reason)
+    reason = STOPPED if record.state is VmState.STOPPING else record.reason or reason
     await tell_lost(machine, reason)
     await machine.keeper.salvage()
     await machine.keeper.release()
@@ -90,13 +97,12 @@ async def _without_process(machine: Machine) -> Cell | None:
     raise Problem("gone", reason)
 
 
-async def _from_disk(machine: Machine) -> Cell | None:
+async def _from_disk(machine: Machine, reason: str) -> Cell | None:
     """Its VM is dead, as after a restart of the machine, but the files on its disk are all there is of them: it sleeps
     without a memory, or is started at once if it never sleeps."""
     record = machine.record
-    log.warning("VM %s is without its memory: %s", machine.vm_id, DIED)
-    await tell_lost(machine, DIED)
-    record.startup = StartupRecord() if record.startup_command else None
+    log.warning("VM %s is without its memory: %s", machine.vm_id, reason)
+    await tell_lost(machine, reason)
     if record.no_sleep and record.keep == "stay":
         try:
             cell = await slumber.restart(machine.parts.cells, record, machine.keeper)
@@ -109,6 +115,9 @@ async def _from_disk(machine: Machine) -> Cell | None:
 
 
 def _sleeps(machine: Machine) -> None:
+    """What it was saved as may not have been made safe by the earlier program."""
+    cells = machine.parts.cells
+    machine.attendants.spawn(cells.vmm.flush(cells.directory(machine.record)), "flush")
     machine.attendants.spawn(machine.keeper.hold(), "hold the workspace")
     if machine.state is not VmState.SLEEPING:
         machine.record.state, machine.record.slept_at_ms = VmState.SLEEPING, now_ms()
@@ -120,10 +129,14 @@ def _sleeps(machine: Machine) -> None:
 async def tell_lost(machine: Machine, reason: str) -> None:
     """The scripts that the VM had are over."""
     for left in list(machine.record.jobs.values()):
-        job = machine.roster.add(left)
-        await job.writer.recover()
-        await job.tell(None, reason)
+        await _tell_lost(machine, left, reason)
         machine.roster.drop(left.job_id)
+
+
+async def _tell_lost(machine: Machine, left: JobRecord, reason: str) -> None:
+    job = machine.roster.add(left)
+    await job.writer.recover()
+    await job.tell(None, reason)
 
 
 async def take_up(machine: Machine, cell: Cell) -> None:
@@ -136,7 +149,10 @@ async def take_up(machine: Machine, cell: Cell) -> None:
         if left.process_id is None and len(held) == 1:
             left.process_id = next(iter(held))
         info = held.pop(left.process_id, None) if left.process_id is not None else None
-        if info is None:  # told and released, or never given
+        if info is None:
+            # Told and released, or never given; or lost, if the earlier program was about to wake it.
+            if machine.state is VmState.SLEEPING:
+                await _tell_lost(machine, left, f"{LOST}.")
             machine.roster.drop(left.job_id)
             continue
         job = machine.roster.add(left)

@@ -103,15 +103,15 @@ class Driver:
     async def _serve(self) -> tuple[VmState, str]:
         """Item by item, until the VM's end: how it ends."""
         machine = self._machine
-        sleeper, runs = machine.sleeper, machine.runs
+        sleeper, waker, runs = machine.sleeper, machine.waker, machine.runs
         if machine.uptime.cell is not None and not machine.dispatcher.fresh:
             machine.uptime.open()
         if machine.state is VmState.SLEEPING and machine.record.no_sleep:
-            await sleeper.wake()
+            await waker.wake()
         while True:
             match await self._next():
                 case Run() as wish:
-                    problem = await sleeper.wake()
+                    problem = await waker.wake()
                     if problem is not None:
                         machine.roster.withdraw(wish.script.job_id, problem)
                         continue
@@ -125,7 +125,7 @@ class Driver:
                 case Prepared(problem):
                     await sleeper.fall_asleep(problem)
                 case Wake():
-                    if machine.state is VmState.SLEEPING and await sleeper.wake() is None:
+                    if machine.state is VmState.SLEEPING and await waker.wake() is None:
                         runs.rest()
                 case Ended(job_id):
                     machine.roster.drop(job_id)
@@ -134,7 +134,9 @@ class Driver:
                         return VmState.GONE, ""
                     runs.rest()
                 case Died(reason):
-                    if not await sleeper.revive(reason):
+                    if machine.state is VmState.SLEEPING:
+                        continue  # found out too late: it was saved
+                    if not await waker.revive(reason):
                         return VmState.FAILED, reason
                 case Stop(reason):
                     return VmState.GONE, reason

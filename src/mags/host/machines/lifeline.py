@@ -65,6 +65,10 @@ class Lifeline:
         except TimeoutError:
             return str(error)
 
+    def fail(self, reason: str) -> None:
+        """It can't be used any more, as others have found."""
+        self._end(reason)
+
     def cut(self, reason: str) -> None:
         """We end the VM ourselves; nobody is called."""
         if not self._reason.done():

@@ -2,8 +2,8 @@
 go through its inbox.
 
 What it is made of: its record and `standing`, the `gate` to its guest and the `callers` that go past it, its scripts
-(`roster`, `runs`), the time it is up (`uptime`), its sleep (`sleeper`), its workspace (`keeper`), and the tasks that
-belong to it (`attendants`).
+(`roster`, `runs`), the time it is up (`uptime`), its sleep (`sleeper`, `waker`), its workspace (`keeper`), and the
+tasks that belong to it (`attendants`).
 
 A machine lives from a start or an adoption until its VM is gone and control knows.
 """
@@ -31,6 +31,7 @@ from mags.host.machines.runs import Runs
 from mags.host.machines.sleeper import Sleeper
 from mags.host.machines.standing import Standing
 from mags.host.machines.uptime import Uptime
+from mags.host.machines.waker import Waker
 from mags.host.machines.wishes import Denied, Wish, judge
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Adjust, Keep, Script, Started
@@ -54,6 +55,7 @@ class Machine:
         self.callers = Callers(parts.client, self.vm_id)
         self.dispatcher = Dispatcher(parts)
         self.sleeper = Sleeper(self)
+        self.waker = Waker(self)
         self.keeper = Keeper(self)
         self.uptime = Uptime(self)
         self.roster = Roster(parts, record, lambda: self.uptime.lifeline.why())
@@ -145,7 +147,7 @@ class Machine:
         self._active = time.monotonic()
 
     def adjust(self, wish: Adjust) -> None:
-        """Change what can be changed of a VM that is up."""
+        """Change what can be changed of a VM. One that is never to sleep from now on wakes."""
         self._judge(Wish.USE)
         record = self.record
         record.idle_timeout_s = record.idle_timeout_s if wish.idle_timeout_s is None else wish.idle_timeout_s
@@ -153,6 +155,8 @@ class Machine:
         record.startup_command = record.startup_command if wish.startup_command is None else wish.startup_command
         self.touch()
         self.parts.records.write(record)
+        if wish.no_sleep:
+            self.tell(Wake())
 
     def tell(self, item: Item) -> None:
         """A wish that was judged, or news, for the driver."""

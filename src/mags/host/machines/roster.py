@@ -29,6 +29,8 @@ class Roster:
         self.jobs: dict[str, Job] = {}
         self._parts, self._record, self._death = parts, record, death
         self._answers: dict[str, asyncio.Future[Started]] = {}
+        self._followed: set[str] = set()
+        """Jobs that somebody sees to their end."""
 
     def knows(self, job_id: str) -> bool:
         """Whether the job was asked for before."""
@@ -85,6 +87,7 @@ class Roster:
 
     async def follow(self, job: Job, process: Process | None, start: Offsets) -> None:
         """See a job to its end, which is told; at once when nothing runs."""
+        self._followed.add(job.record.job_id)
         try:
             if process is None:
                 await job.tell(0, None)
@@ -93,6 +96,8 @@ class Roster:
         except Exception:
             log.exception("job %s can't be followed", job.record.job_id)
             await job.tell(None, FAILED)
+        finally:
+            self._followed.discard(job.record.job_id)
 
     async def end_all(self, grace_s: float) -> None:
         """Give the scripts that run the chance to end by themselves, and their output the time to be stored."""
@@ -115,8 +120,10 @@ class Roster:
             pass
 
     async def all_told(self) -> None:
-        """Control and the readers know of every end."""
+        """Control and the readers know of every end, of a VM that is gone."""
         for job in list(self.jobs.values()):
+            if job.record.job_id not in self._followed and not job.ended.is_set():
+                await job.tell(None, job.ended_by or await self._death())
             await job.ended.wait()
 
 

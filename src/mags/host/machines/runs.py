@@ -44,7 +44,7 @@ class Runs:
                 problem = Problem("guest_failed", await uptime.lifeline.explain(error))
             dispatcher.dispatched = not fresh
             machine.roster.withdraw(wish.script.job_id, problem)
-            if fresh or isinstance(error, ChannelClosed):
+            if fresh:
                 return problem
             self.rest()
             return None
@@ -73,7 +73,8 @@ class Runs:
         machine = self._machine
         if machine.state is VmState.SLEEPING and job_id in machine.record.jobs:
             machine.record.jobs[job_id].cancelled = True
-            await machine.sleeper.wake()
+            machine.standing.write()
+            await machine.waker.wake()
             return
         job = machine.roster.jobs.get(job_id)
         if job is not None:

@@ -1,4 +1,5 @@
-r"""Sleep and wake of one machine's VM; the driver's own steps, so that nothing else happens to the VM meanwhile.
+r"""How one machine's VM falls asleep; the driver's own steps, so that nothing else happens to the VM meanwhile. (And
+back: `waker`.)
 
     awake --wished, or idle--> preparing (the VM is used as ever: workspace synced, memory's base copied)
                                    |
@@ -17,11 +18,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from mags.host.guest import ChannelClosed, GuestError
-from mags.host.machines import adoption, idle, slumber
+from mags.host.machines import idle, slumber
 from mags.host.machines.cells import Cell
-from mags.host.machines.inbox import Died, Prepared, Wake
+from mags.host.machines.inbox import Prepared
 from mags.host.machines.problems import as_problem
-from mags.host.machines.record import StartupRecord
 from mags.host.machines.roster import seen
 from mags.host.network import NetworkError
 from mags.host.vmm.driver import VmmError
@@ -38,10 +38,10 @@ IN_USE_S = 2.0
 AGAIN_S = 0.1
 """Between two looks, meanwhile."""
 FLUSH_S = 20.0
+SECURE_S = 30.0
 ENDING_S = 2.0
 """For the ends of scripts to be told."""
 TROUBLE = (VmmError, NetworkError, ChannelClosed, GuestError, TimeoutError, OSError)
-LOST = "The VM has lost its memory, and the script with it"
 
 
 class Sleeper:
@@ -53,8 +53,6 @@ class Sleeper:
         self.preparing = False
         self.forced = False
         """Whether neither use nor wish is to keep it awake, as its host goes down."""
-
-    # --- to sleep -------------------------------------------------------------------------------------------------
 
     def wish(self, *, force: bool = False) -> asyncio.Future[None]:
         """Resolves when it sleeps, or can't. The driver must hear of it (`inbox.Sleep`)."""
@@ -92,6 +90,9 @@ class Sleeper:
     async def fall_asleep(self, problem: Problem | None) -> None:
         """The last step, if it is still wished, or the VM still idle."""
         machine = self._machine
+        if machine.state is VmState.SLEEPING:
+            self._answer(None)
+            return
         problem = problem or idle.keeps_awake(machine.record, force=self.forced)
         if machine.state not in (VmState.RUNNING, VmState.PARKED):
             problem = problem or Problem("conflict", f"The VM is {machine.state.value}.")
@@ -107,6 +108,8 @@ class Sleeper:
         if problem is not None:
             await self._stay_awake(problem)
             return
+        if self.forced:
+            await self._secure()
         self._answer(None)
 
     async def _shut(self) -> Problem | None:
@@ -137,6 +140,9 @@ class Sleeper:
             await machine.roster.endings_told(ENDING_S)
             await machine.keeper.settle()
         except (Problem, *TROUBLE) as error:
+            if self.forced and not machine.keeper.has:
+                await machine.uptime.sleep_on_disk(f"It could not be saved before its host went down: {error}")
+                return None
             await machine.keeper.go_on(cell)
             machine.gate.open()
             return as_problem(error)
@@ -144,6 +150,9 @@ class Sleeper:
         try:
             await slumber.save(cell)
         except VmmError as error:
+            if self.forced:
+                await machine.uptime.sleep_on_disk(f"It could not be saved before its host went down: {error}")
+                return None
             await self._go_on(cell, str(error))
             return Problem("unavailable", f"The VM can't sleep: {error}")
         machine.uptime.asleep()
@@ -157,15 +166,25 @@ class Sleeper:
                 raise VmmError(cell.vm.died.result())
             cell = await slumber.reconnect(cell)
         except TROUBLE as error:
-            machine.tell(Died(f"The VM ended when it was to sleep: {error}"))
+            machine.uptime.lifeline.fail(f"The VM ended when it was to sleep: {error}")
             return
         await machine.keeper.thaw()
         await machine.uptime.rise(cell)
         log.warning("VM %s can't sleep: %s", machine.vm_id, why)
 
+    async def _secure(self) -> None:
+        """The host goes down: what was saved must be on its disk before anybody is told."""
+        cells, record = self._machine.parts.cells, self._machine.record
+        try:
+            async with asyncio.timeout(SECURE_S):
+                await cells.vmm.flush(cells.directory(record))
+        except (OSError, TimeoutError) as error:
+            log.warning("what was saved of VM %s is not safe on disk yet: %s", record.vm_id, error)
+
     async def _stay_awake(self, problem: Problem) -> None:
         machine = self._machine
         machine.touch()
+        self.forced = False
         if not self._answers and machine.state is not VmState.FAILED:
             log.warning("VM %s does not fall asleep: %s", machine.vm_id, problem.message)
             machine.standing.announce(machine.state, problem.message)
@@ -180,70 +199,6 @@ class Sleeper:
     def give_up(self, problem: Problem) -> None:
         """The machine's life is over."""
         self._answer(problem)
-
-    # --- and back -------------------------------------------------------------------------------------------------
-
-    async def wake(self) -> Problem | None:
-        """Harmless if it is awake. A problem: it sleeps on, and whoever waited is told."""
-        machine = self._machine
-        if machine.state is not VmState.SLEEPING:
-            return None
-        try:
-            cell, lost = await slumber.wake(machine.parts.cells, machine.record, machine.keeper)
-        except Exception as error:
-            problem = as_problem(error)
-            log.warning("VM %s can't be woken: %s", machine.vm_id, error, exc_info=problem.code == "internal")
-            machine.gate.refuse(problem)
-            return problem
-        if lost:
-            await self._afresh(lost)
-        machine.standing.to(VmState.RUNNING)
-        await machine.uptime.rise(cell)
-        machine.standing.announce(VmState.RUNNING, lost)
-        return None
-
-    async def revive(self, reason: str) -> bool:
-        """What can be done for a VM that has died: one that never sleeps is started again on its own disk; one whose
-        files are nowhere else sleeps without a memory. Whether it goes on."""
-        machine = self._machine
-        record = machine.record
-        if machine.state not in (VmState.RUNNING, VmState.PARKED):
-            return False
-        if record.no_sleep and record.keep == "stay":
-            return await self._start_again(reason)
-        if record.keep == "job" or record.attachment is not None or not machine.uptime.need.vm.died.done():
-            return False
-        log.warning("VM %s sleeps without its memory: %s", machine.vm_id, reason)
-        machine.gate.shut()
-        await machine.uptime.bury()
-        machine.uptime.asleep(reason)
-        if machine.gate.inside:
-            machine.tell(Wake())
-        return True
-
-    async def _start_again(self, reason: str) -> bool:
-        machine = self._machine
-        log.warning("VM %s is started again: %s", machine.vm_id, reason)
-        machine.gate.shut()
-        await machine.uptime.bury()
-        try:
-            await machine.keeper.salvage()
-            cell = await slumber.restart(machine.parts.cells, machine.record, machine.keeper)
-        except Exception as error:
-            log.error("VM %s can't be started again: %s", machine.vm_id, error)
-            return False
-        await self._afresh(reason)
-        await machine.uptime.rise(cell)
-        machine.standing.announce(VmState.RUNNING, f"{reason} It was started again.")
-        return True
-
-    async def _afresh(self, reason: str) -> None:
-        """It runs without its memory: its scripts are over, its startup command begins."""
-        machine = self._machine
-        record = machine.record
-        record.startup = StartupRecord() if record.startup_command else None
-        machine.uptime.startup_process = None
-        await adoption.tell_lost(machine, f"{LOST}: {reason.rstrip('.')}.")
 
 
 def _count(inside: int, requests: int) -> str:

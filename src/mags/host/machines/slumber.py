@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from mags.host.guest import Channel, ChannelClosed, GuestError
 from mags.host.machines import welcome
-from mags.host.machines.cells import Cell, Cells, greet, offer_to_the_oom_killer, shape
+from mags.host.machines.cells import GREETING_S, Cell, Cells, greet, offer_to_the_oom_killer, shape
 from mags.host.machines.record import Record, StartupRecord
 from mags.host.network import Namespace
 from mags.host.vmm.driver import SnapshotUnusable, Vm, VmmError

@@ -7,6 +7,7 @@ driver and its steps.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from mags.host.guest import ChannelClosed, ProcessInfo
@@ -14,7 +15,6 @@ from mags.host.machines import adoption, stalls, startup
 from mags.host.machines.cells import Cell
 from mags.host.machines.events import now_ms
 from mags.host.machines.inbox import Died
-from mags.host.machines.jobs import STOPPED
 from mags.host.machines.lifeline import Lifeline
 from mags.host.machines.vigil import Vigil
 from mags.protocol.errors import Problem
@@ -22,6 +22,9 @@ from mags.protocol.states import VmState
 
 if TYPE_CHECKING:
     from mags.host.machines.machine import Machine
+
+
+log = logging.getLogger(__name__)
 
 
 class Uptime:
@@ -68,20 +71,21 @@ class Uptime:
     async def rise(self, cell: Cell) -> None:
         """The VM is up again, and told: go on with its scripts and let everybody in."""
         machine = self._machine
-        self.cell = cell
+        self.begin(cell)
         try:
             await adoption.take_up(machine, cell)
-        except (Problem, ChannelClosed, ValueError) as error:
-            machine.tell(Died(f"The VM has failed: {error}"))
+        except ChannelClosed:
+            return  # the lifeline finds out why
+        except (Problem, ValueError) as error:
+            self.lifeline.fail(f"The VM has failed: {error}")
             return
-        self.begin(cell)
         self.open()
         machine.standing.write()
 
     def asleep(self, reason: str = "") -> None:
         """The VM has no process any more. What it was saved as is made safe in the background."""
         machine = self._machine
-        self.cell = None
+        self.cell, self.lifeline = None, self._new_lifeline()
         machine.roster.jobs.clear()
         machine.record.slept_at_ms = now_ms()
         machine.patience.begin()
@@ -91,18 +95,24 @@ class Uptime:
         cells = machine.parts.cells
         machine.attendants.spawn(cells.vmm.flush(cells.directory(machine.record)), "flush")
 
-    async def bury(self) -> None:
+    async def sleep_on_disk(self, reason: str) -> None:
+        """It is ended, if it is not dead, and sleeps without a memory: it starts afresh on its disk when it is used."""
+        log.warning("VM %s sleeps without its memory: %s", self._machine.vm_id, reason)
+        self._machine.gate.shut()
+        await self.bury(reason)
+        self.asleep(reason)
+
+    async def bury(self, reason: str) -> None:
         """The VM has died, and is to be started again: its scripts are told of, and nothing of it is left but files."""
         machine, cell = self._machine, self.need
+        self.lifeline.cut(reason)
+        await cell.channel.aclose()
+        await cell.vm.kill()
         await machine.roster.all_told()
         for job_id in list(machine.roster.jobs):
             machine.roster.drop(job_id)
         await machine.attendants.dismiss()
-        self.lifeline.cut(STOPPED)
-        self.lifeline = self._new_lifeline()
-        await cell.channel.aclose()
-        await cell.vm.kill()
-        self.cell = None
+        self.cell, self.lifeline = None, self._new_lifeline()
 
     def _new_lifeline(self) -> Lifeline:
         return Lifeline(self._machine.parts.settings, lambda reason: self._machine.tell(Died(reason)))
