@@ -253,13 +253,14 @@ class Caller:
             await subscription.unsubscribe()
         return bytes(text)
 
-    async def told(self, kind: type[T], **attributes: object) -> T:
-        """The first event of a kind that has these attributes."""
+    async def told(self, kind: type[T], *, about: str = "", **attributes: object) -> T:
+        """The first event of a kind that has these attributes, and these words in its reason."""
 
         def found() -> T | None:
             for event in self.events:
-                if isinstance(event, kind) and all(getattr(event, n) == v for n, v in attributes.items()):
-                    return event
+                fits = isinstance(event, kind) and about in getattr(event, "reason", "")
+                if fits and all(getattr(event, name) == value for name, value in attributes.items()):
+                    return event  # type: ignore[return-value]
             return None
 
         async with asyncio.timeout(PATIENCE):

@@ -21,7 +21,7 @@ from mags.host.guest import Builtin, Channel, Exec
 from mags.host.images import ImageStore, agent_path
 from mags.host.isolation import Cgroups, UidPool
 from mags.host.machines import welcome
-from mags.host.machines.capacity import Capacity
+from mags.host.machines.capacity import Capacity, Memory, meminfo
 from mags.host.machines.cells import Cells
 from mags.host.machines.claim import claim
 from mags.host.machines.departure import depart
@@ -32,6 +32,7 @@ from mags.host.machines.parts import Parts
 from mags.host.machines.pool import WARMING, Pool
 from mags.host.machines.presence import Herald
 from mags.host.machines.record import Record, Records
+from mags.host.machines.relief import Relief
 from mags.host.machines.requests import Requests
 from mags.host.machines.uploads import Uploads
 from mags.host.network import NamespacePool
@@ -79,9 +80,10 @@ async def serve(
     *,
     leave: asyncio.Event | None = None,
     storage: StorageSettings | None = None,
+    memory: Memory = meminfo,
 ) -> None:
     """The program on a given hypervisor, until `stop` is set, or all that follows `leave` is done. storage: None keeps
-    no synced workspaces."""
+    no synced workspaces. memory: what the machine has."""
     url = settings.nats_url.get_secret_value()
     async with AsyncExitStack() as stack:
         client = await nats.connect(url, name=f"host {settings.host_id}")
@@ -107,12 +109,15 @@ async def serve(
             at_once=settings.clones_at_once or 2 * (os.cpu_count() or 1),
         )
         journal = Journal(client)
-        capacity = Capacity(settings, making=lambda: cells.making, vms=lambda: len(fleet))
+        capacity = Capacity(settings, making=lambda: cells.making, vms=lambda: len(fleet), memory=memory)
         pool = Pool(cells, capacity, settings)
         events = Events(journal, settings.host_id)
         uploads = Uploads(client, settings.state / "uploads")
-        parts = Parts(settings, cells, pool, records, journal, events, uploads, HostClient(client), attachments)
+        parts = Parts(
+            settings, capacity, cells, pool, records, journal, events, uploads, HostClient(client), attachments
+        )
         fleet = Fleet(parts, capacity)
+        relief = Relief(capacity, pool, lambda: fleet.machines)
         requests = Requests(client, settings.host_id, fleet, vmm, attachments)
         herald = Herald(
             client,
@@ -132,6 +137,7 @@ async def serve(
                 tasks.create_task(fleet.run(left, taken_up))
                 await taken_up.wait()
                 tasks.create_task(pool.fill())
+                tasks.create_task(relief.run())
                 tasks.create_task(requests.serve())
                 tasks.create_task(herald.run())
                 log.info("host %s serves, %d VMs were left by an earlier program", settings.host_id, len(left))

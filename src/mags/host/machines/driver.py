@@ -24,6 +24,8 @@ from mags.protocol.states import VmState
 
 log = logging.getLogger(__name__)
 
+MEMORY_S = 0.5
+"""Between two looks whether there is memory for a VM that somebody wants to wake."""
 WAKE_AGAIN_S = 10.0
 """Until a VM that never sleeps, and could not be woken, is tried again."""
 OVERSLEPT = "It slept for longer than a VM is kept whose files are on its host only."
@@ -152,7 +154,7 @@ class Driver:
                     return await machine.inbox.get()
             except TimeoutError:
                 if machine.state is VmState.SLEEPING:
-                    if machine.record.no_sleep:
+                    if machine.record.no_sleep or self._waits_for_memory:
                         return Wake()
                     if machine.patience.is_over(machine.parts.settings.local_retention_s):
                         return Stop(OVERSLEPT)
@@ -166,8 +168,16 @@ class Driver:
         record, settings = machine.record, machine.parts.settings
         if machine.state is VmState.PARKED and not machine.sleeper.preparing:
             return max(0.0, settings.park_timeout_s - machine.idle_s)
+        if self._waits_for_memory:
+            return MEMORY_S
         if machine.state is VmState.SLEEPING and record.no_sleep:
             return None if machine.sleeper.forced else WAKE_AGAIN_S
         if machine.state is VmState.SLEEPING and record.attachment is None:
             return machine.patience.next_look(settings.local_retention_s)
         return None
+
+    @property
+    def _waits_for_memory(self) -> bool:
+        """Whether somebody wants in, and the host had no memory for that."""
+        machine = self._machine
+        return machine.state is VmState.SLEEPING and machine.waker.short and machine.gate.inside > 0

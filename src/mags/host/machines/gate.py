@@ -9,6 +9,7 @@ again under those who have waited.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from mags.protocol.errors import Problem
 
@@ -19,7 +20,8 @@ class Gate:
     def __init__(self) -> None:
         self.inside = 0
         self.is_open = False
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], float] = {}
+        """Since when, by time.monotonic()."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -34,12 +36,12 @@ class Gate:
         if self.is_open:
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(turn)
+        self._waiting[turn] = time.monotonic()
         try:
             async with asyncio.timeout(timeout):
                 await turn
         finally:
-            self._waiting.discard(turn)
+            del self._waiting[turn]
 
     def leave(self) -> None:
         self.inside -= 1
@@ -64,9 +66,9 @@ class Gate:
     def shut(self) -> None:
         self.is_open = False
 
-    def refuse(self, problem: Problem) -> None:
-        """It does not open for those who wait; who comes later may have more luck."""
+    def refuse(self, problem: Problem, *, waited_s: float = 0.0) -> None:
+        """It does not open for those who wait, and have waited so long; who comes later may have more luck."""
         self.is_open = False
-        for turn in self._waiting:
-            if not turn.done():
+        for turn, since in self._waiting.items():
+            if not turn.done() and time.monotonic() - since >= waited_s:
                 turn.set_exception(problem)

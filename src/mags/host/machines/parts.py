@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mags.host.attachments import Attachments
 from mags.host.config import Settings
+from mags.host.machines.capacity import Capacity
 from mags.host.machines.cells import Cells
 from mags.host.machines.events import Events
 from mags.host.machines.journal import Journal
@@ -18,6 +19,7 @@ from mags.hostclient import HostClient
 @dataclass(frozen=True, slots=True)
 class Parts:
     settings: Settings
+    capacity: Capacity
     cells: Cells
     pool: Pool
     records: Records

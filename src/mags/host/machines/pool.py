@@ -30,7 +30,7 @@ WARMING_S = 60.0
 RETRY_S, LAST_RETRY_S = 1.0, 30.0
 """After a failure, doubled each time."""
 LOOK_S = 1.0
-"""How often what can't be waited for (load, memory) is looked at."""
+"""How often what can't be waited for (load, memory, VMs that die while they wait) is looked at."""
 
 
 class Pool:
@@ -75,8 +75,11 @@ class Pool:
             while True:
                 self._hungry.clear()
                 await self._bury()
+                if self._capacity.short and await self.give_up_one():
+                    await asyncio.sleep(LOOK_S)
+                    continue
                 if self.waiting >= self.target or not self._may_fill():
-                    await self._wait(LOOK_S if self.waiting < self.target else None)
+                    await self._wait()
                     continue
                 quiet = self._asked + self._quiet_s - time.monotonic()
                 if quiet > 0:
@@ -95,15 +98,23 @@ class Pool:
             self._waiting.clear()
 
     def _may_fill(self) -> bool:
-        """Whoever waits for a VM goes first, and a busy machine is left alone."""
-        if self._cells.making or os.getloadavg()[0] > self._max_load * (os.cpu_count() or 1):
+        """Whoever waits for a VM or for memory goes first, and a busy machine is left alone."""
+        if self._cells.making or self._capacity.pressing or os.getloadavg()[0] > self._max_load * (os.cpu_count() or 1):
             return False
         return self._capacity.verdict().accepting
 
-    async def _wait(self, timeout: float | None) -> None:
-        """Until somebody takes one. A VM that died while it waited is noticed at the latest after 10 s."""
+    async def give_up_one(self) -> bool:
+        """Memory is short: end a VM that waits. Whether there was one."""
+        if not self._waiting:
+            return False
+        log.info("memory is short: a VM of the pool is given up")
+        await asyncio.shield(self._cells.close(self._waiting.popleft()))
+        return True
+
+    async def _wait(self) -> None:
+        """Until somebody takes one, or it is time to look again."""
         try:
-            async with asyncio.timeout(timeout or 10.0):
+            async with asyncio.timeout(LOOK_S):
                 await self._hungry.wait()
         except TimeoutError:
             pass

@@ -58,6 +58,8 @@ class Record(Value):
     """The job whose log has the startup command's output: the VM's first."""
     startup: StartupRecord | None = None
     """None: nothing to run, or it has ended well."""
+    used_mb: int = 0
+    """MiB of memory that it had for itself before it fell asleep last."""
     slept_at_ms: int = 0
     """When it fell asleep last, Unix time, for people; it is asleep if `state` says so."""
     slept_s: float = 0.0

@@ -81,6 +81,7 @@ class Sleeper:
                 await cell.channel.flush()
             await machine.keeper.prepare()
             await cell.vm.copy_base()
+            machine.record.used_mb = round(await cell.vm.memory_mb())
         except Exception as error:
             problem = as_problem(error)
         finally:

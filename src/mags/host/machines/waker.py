@@ -1,6 +1,6 @@
 """How one machine's VM comes up again: from sleep, or when it has died; the driver's own steps.
 
-asleep ----> woken, or afresh on its own disk if its image is of no use --> in use
+asleep --memory to be had--> woken, or afresh on its own disk if its image is of no use --> in use
    ^----not now----'
 died --no_sleep--> afresh;  --its files are nowhere else--> asleep, on its disk only;  --else--> over
 """
@@ -21,20 +21,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 20.0
+"""How long who wants in waits for the host to have memory again."""
+
 
 class Waker:
     """Of one machine."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
+        self.short = False
+        """Whether the host had no memory for it when it was to wake last."""
 
     async def wake(self) -> Problem | None:
-        """Harmless if it is awake. A problem: it sleeps on, and whoever waited is told."""
+        """Harmless if it is awake. A problem: it sleeps on, and whoever waited is told; only for memory they wait on,
+        so try again soon."""
         machine = self._machine
         if machine.state is not VmState.SLEEPING:
             return None
+        problem = self._no_memory()
+        if problem is not None:
+            return problem
         try:
-            cell, lost = await slumber.wake(machine.parts.cells, machine.record, machine.keeper)
+            with machine.parts.capacity.promised(machine.record.used_mb):
+                cell, lost = await slumber.wake(machine.parts.cells, machine.record, machine.keeper)
         except Exception as error:
             problem = as_problem(error)
             log.warning("VM %s can't be woken: %s", machine.vm_id, error, exc_info=problem.code == "internal")
@@ -47,6 +57,22 @@ class Waker:
         await machine.uptime.rise(cell)
         machine.standing.announce(VmState.RUNNING, lost)
         return None
+
+    def _no_memory(self) -> Problem | None:
+        """Why it can't wake now, if so. Others are asked to make room, and whoever has waited for long is sent away."""
+        machine = self._machine
+        verdict = machine.parts.capacity.wake_verdict(machine.record.used_mb)
+        if verdict.accepting:
+            self.short = False
+            return None
+        problem = Problem("no_capacity", f"The VM can't wake now. {verdict.reason}", retry_after=5)
+        machine.parts.capacity.ask_for_room(machine.record.used_mb)
+        machine.gate.refuse(problem, waited_s=PATIENCE_S)
+        if not self.short:
+            self.short = True
+            log.warning("VM %s can't wake: %s", machine.vm_id, verdict.reason)
+            machine.standing.announce(VmState.SLEEPING, problem.message)
+        return problem
 
     async def revive(self, reason: str) -> bool:
         """What can be done for a VM that has died, or does not answer: one that never sleeps is started again on its

@@ -61,3 +61,16 @@ async def test_shutting_it_keeps_nobody_from_leaving() -> None:
     await asyncio.sleep(0)
     gate.leave()
     assert await leaving
+
+
+async def test_only_who_has_waited_for_long_is_sent_away_where_there_is_hope() -> None:
+    gate = Gate()
+    early = asyncio.create_task(gate.enter(60))
+    await asyncio.sleep(0.05)
+    late = asyncio.create_task(gate.enter(60))
+    await asyncio.sleep(0)
+    gate.refuse(Problem("no_capacity", "Not now."), waited_s=0.05)
+    with pytest.raises(Problem):
+        await early
+    gate.open()
+    await late
