@@ -95,5 +95,13 @@ def test_a_synced_workspace_sleeps_with_its_sandbox(mags: Installation) -> None:
     mags.cli("sync", "cook")
     assert mags.out("exec", "cook", "cat /root/shelf") == "flour\nsugar\n"
     mags.cli("sleep", "cook")
+    until(mags, "cook", "sleeping")
+    # Its memory is damaged: it starts afresh, with all files, and goes on being synced.
+    image = max(mags.data.glob("host/vms/*/devices"), key=lambda path: path.stat().st_mtime)
+    image.write_bytes(b"damaged")
+    assert mags.out("exec", "cook", "cat /root/shelf; echo salt >> /root/shelf") == "flour\nsugar\n"
+    until(mags, "cook", "running")
+    assert "damaged" in mags.out("status", "cook")
+    mags.cli("sleep", "cook")
     mags.cli("stop", "cook")
-    assert mags.out("run", "-w", "pantry", "cat /root/shelf") == "flour\nsugar\n"
+    assert mags.out("run", "-w", "pantry", "cat /root/shelf") == "flour\nsugar\nsalt\n"

@@ -42,6 +42,16 @@ class Job(TypedDict):
     start_kind: Literal["pool", "clone", "cold", "parked", "warm"] | None
 
 
+class JobRecord(Job, total=False):
+    """Beside it, all that was asked for. `removed_at`: when a VM that sleeps goes with its files, if they are nowhere
+    else. `vm_reason`: why its host did with it what was not asked for, or could not do what was."""
+
+    idle_timeout: int | None
+    removed_at: str | None
+    vm_state: str | None
+    vm_reason: str | None
+
+
 class JobPage(TypedDict):
     jobs: list[Job]
     total: int

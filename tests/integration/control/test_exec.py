@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from mags.protocol import subjects
+from mags.protocol.messages import VmChanged, encode
 from tests.integration.control.conftest import TOKEN, Installation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,7 +91,17 @@ async def test_a_sleeping_vm_wakes_for_a_command(mags: Installation) -> None:
     await sandbox(mags, "exec-5")
     assert (await mags.api.post("/mags-jobs/exec-5/sleep")).json()["status"] == "sleeping"
     await mags.reaches("exec-5", "sleeping")
-    assert (await mags.api.get("/mags-jobs/exec-5")).json()["removed_at"] is not None, "its files are nowhere else"
+    record = (await mags.api.get("/mags-jobs/exec-5")).json()
+    assert record["removed_at"] is not None, "its files are nowhere else"
+    # It can't wake, says its host; that does not put off its removal.
+    reason = "The VM can't wake now. The memory of host h1 is used up."
+    host = await mags.host()
+    event = VmChanged(vm_id=record["vm_id"], state="sleeping", reason=reason, at_ms=time.time_ns() // 10**6)
+    await mags.nats.jetstream(timeout=30).publish(subjects.event(host.host_id), encode(event))
+    async with asyncio.timeout(60):
+        while (said := (await mags.api.get("/mags-jobs/exec-5")).json())["vm_reason"] is None:
+            await asyncio.sleep(0.02)
+    assert (said["vm_reason"], said["removed_at"]) == (reason, record["removed_at"])
     assert (await run(mags, "exec-5", "echo awake"))["stdout"] == "awake\n"
     await mags.reaches("exec-5", "running")
 

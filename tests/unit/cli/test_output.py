@@ -57,6 +57,17 @@ USAGE = {
 
 CASES: dict[str, tuple[list[str], Any]] = {
     "status": (["status", "nightly"], JOB),
+    "status-sleeping": (
+        ["status", "dev"],
+        {
+            **JOB,
+            "status": "sleeping",
+            "exit_code": None,
+            "vm_reason": "The VM can't wake now. The memory of host h1 is"
+            " used up (40 MB free, 96 MB needed, 1024 MB are kept free): stop some VMs, or put them to sleep.",
+            "removed_at": "2026-02-07T12:00:00.000Z",
+        },
+    ),
     "status-failed": (["status", "nightly"], {**JOB, "status": "error", "exit_code": None, "error": "Its VM died."}),
     "status-server": (["status", "--server"], {"status": "ok", "version": "0.1.0"}),
     "list": (["list"], PAGE),

@@ -20,15 +20,17 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         if arguments.server and arguments.job:
             raise Refused("Give a job or --server, not both.", MISUSED)
         return _server(arguments, session)
-    job = session.sender.send(jobs.status(arguments.job))
     if arguments.json:
-        session.console.json(job)
+        session.console.json(session.sender.send(jobs.status(arguments.job)))
         return 0
+    job = session.sender.send(jobs.get_job(arguments.job))
     session.console.record(
         {
             "job": job["request_id"],
             "name": job["name"],
             "status": job["status"],
+            "its VM": job.get("vm_reason"),
+            "removed": since(job.get("removed_at")),
             "error": job["error"],
             "exit code": job["exit_code"],
             "workspace": job["workspace_id"],

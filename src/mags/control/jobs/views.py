@@ -70,5 +70,6 @@ def full_view(job: Job, vm: Vm | None, settings: Settings, retention_s: float | 
         "idle_timeout": vm.idle_timeout_s if vm is not None else None,
         "removed_at": removed_at(job, vm, retention_s),
         "vm_state": vm.state if vm is not None else None,
+        "vm_reason": vm.reason if vm is not None else None,
         "cpu_ms": job.cpu_ms,
     }

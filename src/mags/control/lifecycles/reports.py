@@ -91,7 +91,9 @@ async def vm_changed(session: AsyncSession, event: VmChanged, effects: Effects) 
     if state in FINAL_VM_STATES:
         await end_vm(session, vm, effects, state=state, reason=event.reason, at_ms=event.at_ms or None)
         return
-    vm.state, vm.state_ms, vm.reason = state, event.at_ms, event.reason or None
+    if state != vm.state:
+        vm.state, vm.state_ms = state, event.at_ms
+    vm.reason = event.reason or None
     effects.changed.add(vm.id)
     await session.flush()
     if state in (VmState.RUNNING, VmState.PARKED, VmState.SLEEPING):

@@ -92,7 +92,7 @@ def status(request_id: str) -> Call[types.Job]:
     return Call("GET", path_of("mags-jobs", request_id, "/status"))
 
 
-def get_job(request_id: str) -> Call[types.Job]:
+def get_job(request_id: str) -> Call[types.JobRecord]:
     """Everything about a job."""
     return Call("GET", path_of("mags-jobs", request_id))
 
