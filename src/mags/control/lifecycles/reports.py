@@ -25,7 +25,7 @@ async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) ->
         return
     moment = event.ended_at_ms or now_ms()
     job.exit_code, job.cpu_ms, job.ended_ms = event.exit_code, event.cpu_ms, moment
-    if event.started is not None:
+    if event.started is not None and job.start_kind is None:
         await note_started(session, job.id, event.vm_id, event.started)
     job.step, job.step_ms = ("", None) if job.step == "start" else (job.step, job.step_ms)
     effects.changed.add(job.id)

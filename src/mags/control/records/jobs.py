@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import Row, Select, and_, case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control import errors
@@ -18,19 +19,24 @@ OPEN = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.SLEEPING)
 
 async def find(session: AsyncSession, owner: str, reference: str) -> Job | None:
     """By exact id; by name, then workspace, among running or sleeping; by name, then workspace, the newest."""
+    row = await _first(session, select(Job), owner, reference)
+    return row[0] if row is not None else None
+
+
+async def _first(
+    session: AsyncSession, wanted: Select[*tuple[Any, ...]], owner: str, reference: str
+) -> Row[*tuple[Any, ...]] | None:
     if is_id(reference):
-        job = (
-            await session.execute(select(Job).where(Job.id == reference.lower(), Job.owner_id == owner))
-        ).scalar_one_or_none()
-        if job is not None:
-            return job
-    named = select(Job).where(Job.owner_id == owner, Job.name == reference)
-    placed = select(Job).where(Job.owner_id == owner, Job.workspace == reference)
+        row = (await session.execute(wanted.where(Job.id == reference.lower(), Job.owner_id == owner))).one_or_none()
+        if row is not None:
+            return row
+    named = wanted.where(Job.owner_id == owner, Job.name == reference)
+    placed = wanted.where(Job.owner_id == owner, Job.workspace == reference)
     newest = (Job.created_ms.desc(), Job.id)
     for query in (named.where(Job.status.in_(UP)), placed.where(Job.status.in_(UP)), named, placed):
-        job = (await session.execute(query.order_by(*newest).limit(1))).scalar_one_or_none()
-        if job is not None:
-            return job
+        row = (await session.execute(query.order_by(*newest).limit(1))).one_or_none()
+        if row is not None:
+            return row
     return None
 
 
@@ -43,8 +49,12 @@ async def get(session: AsyncSession, owner: str, reference: str) -> Job:
 
 
 async def get_with_vm(session: AsyncSession, owner: str, reference: str) -> tuple[Job, Vm | None]:
-    job = await get(session, owner, reference)
-    return job, await vm_of(session, job)
+    """As `get`, with the job's VM, in one query."""
+    both = select(Job, Vm).outerjoin(Vm, and_(Vm.id == Job.vm_id, Vm.owner_id == Job.owner_id))
+    row = await _first(session, both, owner, reference)
+    if row is None:
+        raise errors.not_found("job, sandbox or workspace", reference)
+    return row[0], row[1]
 
 
 async def vm_of(session: AsyncSession, job: Job) -> Vm | None:
