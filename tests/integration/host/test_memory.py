@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ async def test_vms_that_wake_at_once_share_what_there_is(tmp_path: Path) -> None
 
 async def test_the_pool_gives_way_and_fills_again_when_there_is_memory(tmp_path: Path) -> None:
     memory, vmm = Meminfo(), ScriptedVmm()
-    pool = {"pool_target": 2, "pool_memory_mb": 256, "pool_quiet_s": 0, "pool_max_load": 1000}
+    pool: dict[str, Any] = {"pool_target": 2, "pool_memory_mb": 256, "pool_quiet_s": 0, "pool_max_load": 1000}
     async with world(tmp_path, vmm, memory=memory, memory_reserve_mb=RESERVE_MB, **pool) as caller:
         vm_id = await put_to_sleep(caller)
         await caller.pool_has(2)
