@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mags.host.storage import layout
 from mags.host.storage.errors import StorageUnavailable
-from mags.host.storage.generations import Generations, every, remove_tree
+from mags.host.storage.generations import GONE, Generations, every, remove_tree
 from mags.protocol.ids import is_id
 
 log = logging.getLogger("mags.storage.collector")
@@ -46,6 +46,10 @@ class Collector:
             except StorageUnavailable as error:
                 log.error("workspace %s is left as it is: %s", generations.directory.name, error)
                 whole = False
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                whole = False  # another host removes it
         for path in (self._mount / layout.BLANKS).glob("tmp*"):
             if self._still((layout.BLANKS, path.name), 0, standing, now):
                 path.unlink(missing_ok=True)

@@ -10,9 +10,11 @@ never leaves half a workspace that looks like a whole one.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +29,11 @@ from mags.kit.files import write_atomic
 from mags.protocol.ids import is_id
 
 T = TypeVar("T")
+
+GONE = frozenset({errno.ENOENT, errno.EBADF, errno.ESTALE})
+"""What another host's removal looks like. JuiceFS says EBADF of a directory that was open and is no more."""
+LOOK_AGAIN, LOOKS = 0.2, 20
+"""Seconds between looks at a file that must be there."""
 
 
 class Generations:
@@ -62,7 +69,7 @@ class Generations:
 
     def numbers(self) -> list[int]:
         """The published generations, in order."""
-        return sorted(n for name in self._names() if (n := layout.generation_number(name)) is not None)
+        return sorted(n for name in _names(self.directory) if (n := layout.generation_number(name)) is not None)
 
     def begin(self, vm_id: str, parent: Path, size: int) -> Path:
         """A draft with the bytes of `parent`, `size` bytes long (never shorter). Leftovers of the VM's are removed."""
@@ -85,14 +92,14 @@ class Generations:
         return self.directory / layout.draft_name(vm_id, secrets.token_hex(4))
 
     def _remove_drafts(self, vm_id: str) -> None:
-        for name in self._names():
+        for name in _names(self.directory):
             if layout.draft_vm(name) == vm_id:
                 (self.directory / name).unlink(missing_ok=True)
 
     def publish(self, draft: Path, *, above: int) -> int:
         """Make a draft, whose bytes are in the store already, the next generation; its number (> `above`)."""
         draft.chmod(layout.IMAGE_MODE)
-        known = [n for name in self._names() for n in (_any_number(name),) if n is not None]
+        known = [n for name in _names(self.directory) for n in (_any_number(name),) if n is not None]
         number = max([above, *known]) + 1
         while True:
             try:
@@ -110,12 +117,13 @@ class Generations:
                 continue
             image = self.directory / layout.generation_name(number)
             aside = self.directory / layout.dropped_name(number)
-            image.rename(aside)
-            if number in self._leased():
-                aside.rename(image)
-                continue
-            aside.unlink()
-            dropped += 1
+            with suppress(FileNotFoundError):  # a sweep elsewhere comes to the same end
+                image.rename(aside)
+                if number in self._leased():
+                    aside.rename(image)
+                    continue
+                aside.unlink()
+                dropped += 1
         return dropped
 
     def used_bytes(self, number: int) -> int:
@@ -136,7 +144,7 @@ class Generations:
     def leases(self) -> dict[str, Lease]:
         """All leases by VM. One that can't be read counts as holding everything: StorageUnavailable."""
         found = {}
-        for name in self._names():
+        for name in _names(self.directory):
             if (vm_id := layout.lease_vm(name)) is not None:
                 lease = self.read_lease(vm_id)
                 if lease is not None:
@@ -173,7 +181,7 @@ class Generations:
 
     def sweep(self) -> None:
         """Finish what a crash left half done: drafts without a lease, images on their way out."""
-        names = self._names()
+        names = _names(self.directory)
         # In this order: a VM has its lease before its draft, and drops nothing that a lease holds.
         leases = self.leases()
         leased = {number for lease in leases.values() for number in (lease.base, lease.parent)}
@@ -206,12 +214,6 @@ class Generations:
         remove_tree(aside)
         return True
 
-    def _names(self) -> list[str]:
-        try:
-            return [entry.name for entry in self.directory.iterdir()]
-        except FileNotFoundError:
-            return []
-
 
 def every(mount: Path) -> list[Generations]:
     """All workspaces of a volume, by id; also those that are marked as deleted."""
@@ -220,23 +222,47 @@ def every(mount: Path) -> list[Generations]:
 
 
 def remove_tree(directory: Path) -> None:
-    """As rm -rf, also when another host does the same."""
+    """As rm -rf, also when another host does the same: what that one removes is none of our errors."""
 
-    def gone(_function: object, _path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
-        if not isinstance(info[1], FileNotFoundError):
-            raise info[1]
+    def failed(_function: object, _path: str, info: tuple[type[BaseException], BaseException, object]) -> None:
+        error = info[1]
+        if not isinstance(error, OSError) or error.errno not in GONE:
+            raise error
 
-    shutil.rmtree(directory, onerror=gone)
+    try:
+        shutil.rmtree(directory, onerror=failed)
+    except OSError as error:  # it does not pass on all
+        if error.errno not in GONE:
+            raise
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
-    """What a file says; None if there is none."""
+    """What a file says; None if there is none.
+
+    A file that another host has replaced may seem to be gone: for a second the kernel leads from its name to the old
+    one. Only a listing, which comes from the metadata engine, tells that there is none.
+    """
+    for _ in range(LOOKS):
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            if path.name not in _names(path.parent):
+                return None
+            time.sleep(LOOK_AGAIN)
+        except msgspec.DecodeError as error:
+            raise StorageUnavailable(f"The file {path} on the volume of the workspaces is damaged: {error}.") from error
+    raise StorageUnavailable(f"The file {path} on the volume of the workspaces can't be read now.")
+
+
+def _names(directory: Path) -> list[str]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError as error:
-        raise StorageUnavailable(f"The file {path} on the volume of the workspaces is damaged: {error}.") from error
+        return [entry.name for entry in directory.iterdir()]
+    except OSError as error:
+        if error.errno in GONE:
+            return []
+        raise
 
 
 def _any_number(name: str) -> int | None:
