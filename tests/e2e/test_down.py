@@ -16,8 +16,9 @@ from tests.kit.installation import Installation
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mags(base_image: None) -> Iterator[Installation]:
+    """Up again after each test, but for the last one."""
     with Installation(environment={"MAGS_HOST_POOL_TARGET": "1"}) as installation:
         yield installation
 
@@ -81,23 +82,23 @@ def test_what_a_killed_up_has_left_is_put_away(mags: Installation) -> None:
 
 
 def test_force_does_not_wait_for_vms(mags: Installation) -> None:
-    mags.cli("new", "box")
-    mags.cli("exec", "box", "echo on disk > /root/it; sync; echo x > /dev/shm/it")
+    mags.cli("new", "forced")
+    mags.cli("exec", "forced", "echo on disk > /root/it; sync; echo x > /dev/shm/it")
     mags.kill_up()
     mags.down("--force")
     assert in_the_kernel(mags) == []
     mags.start()
-    assert mags.out("exec", "box", "cat /root/it /dev/shm/it 2>/dev/null; true") == "on disk\n"
+    assert mags.out("exec", "forced", "cat /root/it /dev/shm/it 2>/dev/null; true") == "on disk\n"
 
 
 def test_purge_takes_everything_when_it_was_said(mags: Installation) -> None:
-    mags.cli("new", "box")
-    mags.cli("run", "-w", "files", "echo kept > /root/file")
+    mags.cli("new", "last")
+    mags.cli("run", "-w", "more-files", "echo kept > /root/file")
     theirs = mags.data / "not-ours"
     theirs.write_text("x")
     refused = mags.cli("down", "--purge", check=False)
     assert refused.returncode == 2 and b"--yes" in refused.stderr
-    assert mags.out("exec", "box", "echo up") == "up\n"
+    assert mags.out("exec", "last", "echo up") == "up\n"
     id = (mags.data / "host" / "network-id").read_text().strip()
 
     said = mags.down("--purge", "--yes")
