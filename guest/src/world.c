@@ -23,17 +23,18 @@
 enum {
     KERNEL_KB = 8 * 1024, // kept out of the world, and a 64th of the memory: for the agent, buffers, page tables
     KERNEL_PART = 64,
-    // Where the kernel kills process after process, more grow than die: what makes them is ended as a whole.
+    // Where the kernel kills process after process, each so soon after the last one, more grow than die: what makes them
+    // is ended as a whole.
     STORM_KILLS = 10,
-    STORM_MS = 20000,
+    STORM_GAP_MS = 10000,
 };
 
 static int entrance = -1, group = -1; // its cgroup.procs, its directory
 static struct watch events = {.fd = -1};
 static uint64_t killed;
 static struct {
-    int64_t began;
-    uint64_t before;
+    int64_t latest;  // death
+    uint64_t before; // its first one
     bool struck;
 } storm;
 
@@ -174,12 +175,11 @@ uint64_t world_killed(void) {
 uint64_t world_killed_so_far(void) { return killed; }
 
 // First the session that holds the most memory, then everything.
-static void end_storm(int64_t now) {
+static void end_storm(void) {
     say("mags-agent: %llu processes were killed for want of memory", (unsigned long long)(killed - storm.before));
     if (storm.struck || !processes_kill_largest())
         put(WORLD "/cgroup.kill", "1");
     storm.struck = true;
-    storm.began = now;
     storm.before = killed;
 }
 
@@ -190,13 +190,13 @@ static void short_of_memory(struct watch *watch, uint32_t happened) {
     uint64_t before = killed;
     if (world_killed() == before)
         return;
-    if (now - storm.began > STORM_MS) {
-        storm.began = now;
+    if (now - storm.latest > STORM_GAP_MS) {
         storm.before = before;
         storm.struck = false;
     }
+    storm.latest = now;
     if (killed - storm.before >= STORM_KILLS)
-        end_storm(now);
+        end_storm();
 }
 
 void world_watch(void) {

@@ -20,15 +20,19 @@ async def test_a_fork_bomb_does_not_take_the_vm_from_its_owner(caller: Caller) -
     vm_id, job_id = await caller.start("bomb() { bomb | bomb & }; bomb; sleep 1000", keep="stay", spec=SMALL)
     await asyncio.sleep(1)
     result = await caller.exec(vm_id, "echo still here", timeout_s=PATIENCE)
-    assert result.stdout == b"still here\n" or result.exit_code != 0  # no process may be left for the shell
+    assert (result.exit_code, result.stdout) == (0, b"still here\n")
     await caller.ask("stop", m.Stop(vm_id=vm_id), m.Done)
     assert (await caller.ended(job_id)).error == "The job was stopped."
 
 
 async def test_a_script_that_fills_memory_is_killed_and_the_vm_lives(caller: Caller) -> None:
     vm_id, job_id = await caller.start("tail /dev/zero", keep="stay", spec=SMALL)
-    assert (await caller.ended(job_id)).exit_code == 137
+    ended = await caller.ended(job_id)
+    assert ended.exit_code == 137 and "ran out of memory" in (ended.error or "")
+    assert b"ran out of memory" in ended.system
     assert (await caller.exec(vm_id, "echo alive")).stdout == b"alive\n"
+    result = await caller.exec(vm_id, "exec tail /dev/zero", timeout_s=PATIENCE)
+    assert (result.exit_code, result.stderr) == (137, b"mags: the VM ran out of memory\n")
 
 
 async def test_a_script_that_fills_its_disk_is_told_so(caller: Caller) -> None:
@@ -55,6 +59,9 @@ async def test_output_of_every_kind_arrives_as_it_was(caller: Caller) -> None:
 
     ended = await caller.run(vm_id, "#" * 1_000_000 + "\necho long")
     assert (ended.stdout, ended.exit_code) == (b"long\n", 0)
+
+    ended = await caller.run(vm_id, "#!/no/such\necho never")
+    assert ended.exit_code == 127 and b"the script: its interpreter is missing: /no/such" in ended.system
 
 
 async def test_a_script_that_kills_all_it_can_kills_only_its_world(caller: Caller) -> None:

@@ -176,8 +176,8 @@ async def test_a_vm_that_dies_keeps_files_that_are_nowhere_else(caller: Caller, 
 
 
 async def test_connections_into_a_vm_end_when_it_falls_asleep(caller: Caller) -> None:
-    """And new ones are answered at once, also while it sleeps."""
-    vm_id, _ = await caller.start("nc -lk -p 8080 -e cat", keep="stay")
+    """On both sides; and new ones are answered at once, also while it sleeps."""
+    vm_id, _ = await caller.start("nc -lk -p 8080 -e sh -c 'cat; echo closed >> /tmp/closed'", keep="stay")
     dialed = await caller.ask("dial", m.Dial(vm_id=vm_id, port=8080), m.Dialed)
     while True:
         try:
@@ -202,6 +202,8 @@ async def test_connections_into_a_vm_end_when_it_falls_asleep(caller: Caller) ->
         reader, writer = await asyncio.open_connection(dialed.address, dialed.port)
         writer.write(b"again\n")
         assert await reader.readline() == b"again\n"
+        assert (await caller.exec(vm_id, "until test -s /tmp/closed; do sleep 0.05; done", timeout_s=50)).exit_code == 0
+        assert (await caller.exec(vm_id, "cat /tmp/closed")).stdout == b"closed\n"
         writer.close()
 
 
