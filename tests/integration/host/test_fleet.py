@@ -26,8 +26,15 @@ from tests.kit.scripted_vmm import ScriptedVmm
 
 
 @asynccontextmanager
-async def world(folder: Path, vmm: ScriptedVmm, *, memory: Memory = meminfo, **values: object) -> AsyncIterator[Caller]:
-    """A host program in this process; at its end every VM is gone."""
+async def world(
+    folder: Path,
+    vmm: ScriptedVmm,
+    *,
+    leave: asyncio.Event | None = None,
+    memory: Memory = meminfo,
+    **values: object,
+) -> AsyncIterator[Caller]:
+    """A host program in this process; at its end every VM is gone, unless it has been told to leave."""
     (folder / "nats").mkdir()
     async with nats_server(folder / "nats", jetstream=True) as url:
         settings = Settings.model_validate(
@@ -44,16 +51,17 @@ async def world(folder: Path, vmm: ScriptedVmm, *, memory: Memory = meminfo, **v
         )
         settings.state.mkdir(parents=True)
         stop = asyncio.Event()
-        program = asyncio.create_task(
-            serve(settings, vmm, ImageStore(folder / "cache", folder / "agent"), stop, memory=memory)
-        )
+        images = ImageStore(folder / "cache", folder / "agent")
+        program = asyncio.create_task(serve(settings, vmm, images, stop, leave=leave, memory=memory))
         try:
             async with Caller.connect(url) as caller:
                 await caller.ready()
                 yield caller
-                await caller.end_all()
+                if leave is None:
+                    await caller.end_all()
         finally:
-            stop.set()
+            if leave is None or not leave.is_set():
+                stop.set()
             async with asyncio.timeout(PATIENCE):
                 await program
 
@@ -219,6 +227,24 @@ async def test_a_job_that_joins_a_vm_to_be_parked_makes_it_stay(tmp_path: Path) 
         await asyncio.sleep(1.0)
         (report,) = (await caller.ask("list", m.Empty(), m.VmList)).vms
         assert report.state == "running"
+
+
+async def test_a_host_that_is_to_leave_waits_for_scripts_and_puts_the_rest_to_sleep(tmp_path: Path) -> None:
+    leave = asyncio.Event()
+    async with world(tmp_path, ScriptedVmm(), leave=leave) as caller:
+        runs, _ = await caller.start("wait")
+        parked, _ = await caller.start("echo one", keep="park")
+        await caller.told(m.VmChanged, vm_id=parked, state="parked")
+        stays, _ = await caller.start("echo two", keep="stay")
+        leave.set()
+        for vm_id in (parked, stays):
+            await caller.told(m.VmChanged, vm_id=vm_id, state="sleeping")
+        with pytest.raises(Problem, match="taken out of service") as refused:
+            await caller.start("echo three")
+        assert refused.value.code == "no_capacity"
+        reports = (await caller.ask("list", m.Empty(), m.VmList)).vms
+        assert {report.vm_id: report.state for report in reports}[runs] == "running"
+        await caller.stop(runs)
 
 
 async def test_a_second_program_of_the_same_name_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
