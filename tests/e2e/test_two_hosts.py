@@ -37,7 +37,7 @@ def test_files_go_to_another_host_when_theirs_is_stopped_cut_off_or_without_powe
     mags.cli("run", "-w", "stopped", "echo 1 > /root/f")
     mags.cli("stop", "stopped")
     mags.cli("run", "-w", "parked", "echo 1 > /root/f; echo straight > /jfs/f")
-    mags.cli("sync", "parked")
+    until(lambda: mags.json("workspace", "show", "parked")["last_synced_at"], "it is synced because its run has ended")
     mags.cli("run", "-w", "torn", "echo 1 > /root/f")
     mags.cli("sync", "torn")
 

@@ -166,6 +166,7 @@ class Fleet:
             "MAGS_HOST_STORAGE_ACCESS_KEY": store.access_key,
             "MAGS_HOST_STORAGE_SECRET_KEY": store.secret_key,
             "MAGS_HOST_POOL_TARGET": "0",
+            "MAGS_HOST_STORAGE_SYNC_INTERVAL_S": "3600",  # what is synced, is synced for a reason
             **(environment or {}),
         }
 

@@ -53,6 +53,7 @@ class Keeper:
         self._attaching, self._taking_up = asyncio.Lock(), asyncio.Lock()
         self._leased = False
         """Whether an earlier host program has left a lease."""
+        self._parkings = 0
         self.fenced = False
         """Whether another host has the workspace now."""
 
@@ -134,12 +135,14 @@ class Keeper:
     def parked(self) -> None:
         """The VM's last script has ended: what it left is synced at once, and not only when its time has come."""
         if self.has and not self.fenced:
-            self._machine.attendants.attend(self._sync_soon(), "sync after a run")
+            self._parkings += 1
+            self._machine.attendants.attend(self._sync_soon(self._parkings), "sync after a run")
 
-    async def _sync_soon(self) -> None:
+    async def _sync_soon(self, parking: int) -> None:
         await asyncio.sleep(BREATH_S)
+        calm = self._machine.state is VmState.PARKED and parking == self._parkings
         workspace = self._workspace
-        if self._machine.state is VmState.PARKED and workspace is not None and not workspace.discard:
+        if calm and workspace is not None and not workspace.discard:
             try:
                 await workspace.sync()
             except Problem as problem:  # it is tried again regularly
