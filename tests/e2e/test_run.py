@@ -70,6 +70,7 @@ def test_logs_of_bytes_that_are_no_text_can_be_read(mags: Installation) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 def test_a_gigabyte_without_a_newline_arrives_whole_and_nobody_grows(mags: Installation) -> None:
     size = 1 << 30
     before = _memory(mags)
