@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from mags.control.files.store import BUCKET
+from mags.control.lifecycles import uploads
+from mags.control.lifecycles.uploads import BUCKET
 from tests.integration.control.conftest import Installation, alone, client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -69,6 +71,22 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         answer = await mags.api.post("/mags-files", files={"file": ("a", b"x" * 3_000_000)})
         assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
         assert (await mags.api.get("/mags-files")).json()["total"] == 0
+
+
+async def test_bytes_that_are_nobodys_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a crash between the bytes and their record."""
+    async with alone(tmp_path) as mags:
+        kept = (await mags.api.post("/mags-files", files={"file": ("a", b"kept")})).json()["file_id"]
+        store = await mags.nats.jetstream().object_store(BUCKET)
+        await store.put("lost", b"nobody's")
+        await uploads.sweep(mags.world)
+        assert {info.name for info in await store.list(ignore_deletes=True)} == {kept, "lost"}, "it is too young"
+        monkeypatch.setattr(uploads, "UNRECORDED", timedelta(hours=-1))
+        await uploads.sweep(mags.world)
+        assert {info.name for info in await store.list(ignore_deletes=True)} == {kept}
+        assert (await store.get(kept)).data == b"kept"
+        await mags.api.delete(f"/mags-files/{kept}")
+        await uploads.sweep(mags.world)  # nothing is left
 
 
 async def test_all_files_together_are_bounded(tmp_path: Path) -> None:

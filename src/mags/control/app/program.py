@@ -12,8 +12,7 @@ from mags.control.accounts.bootstrap import bootstrap
 from mags.control.app.serving import Server
 from mags.control.config import Settings
 from mags.control.db import Database, migrate
-from mags.control.files.store import ensure_store
-from mags.control.lifecycles import events, runner
+from mags.control.lifecycles import events, runner, uploads
 from mags.control.lifecycles.world import World
 from mags.control.urls.answers import EdgeAnswers
 from mags.hostclient import HostClient, Hosts
@@ -41,7 +40,7 @@ async def opened(settings: Settings) -> AsyncIterator[World]:
                 client=HostClient(connection),
             )
             await events.ensure_streams(world)
-            await ensure_store(world)
+            await uploads.ensure_store(world)
             async with _running(world):
                 yield world
         finally:

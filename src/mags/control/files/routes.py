@@ -14,11 +14,11 @@ from starlette.responses import Response
 
 from mags.control import errors
 from mags.control.db import now_ms
-from mags.control.files import store
 from mags.control.http import Json, Reader, Reference, TheWorld, View, Writer
 from mags.control.http.bodies import check_text
 from mags.control.http.context import IdempotencyKey
 from mags.control.http.times import moment
+from mags.control.lifecycles import uploads
 from mags.control.lifecycles.world import World
 from mags.control.models import File as FileRecord
 from mags.control.records.accounts import Caller
@@ -113,7 +113,7 @@ async def _keep(world: World, caller: Caller, file: UploadFile, key: str | None)
     limit = world.settings.max_uploaded_bytes
     async with world.db.read() as session:
         await check_bytes(session, caller.user_id, size, limit)
-    await store.put(world, file_id, file.file)
+    await uploads.put(world, file_id, file.file)
 
     async def make(session: AsyncSession) -> Earlier:
         await check_bytes(session, caller.user_id, size, limit)  # others may have come meanwhile
@@ -127,10 +127,10 @@ async def _keep(world: World, caller: Caller, file: UploadFile, key: str | None)
     try:
         answer, made = await exactly_once(world.db, caller.user_id, request, make)
     except BaseException:
-        world.spawn(store.remove(world, file_id), f"unstore-{file_id}")
+        world.spawn(uploads.remove(world, file_id), f"unstore-{file_id}")
         raise
     if not made:
-        await store.remove(world, file_id)
+        await uploads.remove(world, file_id)
     return Json(answer.body, status_code=answer.status)
 
 
@@ -167,5 +167,5 @@ async def remove(world: TheWorld, caller: Writer, id: Reference) -> Response:
         )
     if not found.rowcount:  # type: ignore[attr-defined]
         raise errors.not_found("file", id)
-    await store.remove(world, id)
+    await uploads.remove(world, id)
     return Json({"success": True, "file_id": id})

@@ -1,4 +1,5 @@
-"""What is swept now and then: jobs that ended long ago, answers of old idempotency keys, data of deleted workspaces."""
+"""What is swept now and then: jobs that ended long ago, answers of old idempotency keys, data of deleted workspaces,
+bytes of files that nobody has."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import logging
 from sqlalchemy import delete, select, update
 
 from mags.control.db import now_ms
+from mags.control.lifecycles import uploads
 from mags.control.lifecycles.candidates import STORAGE_OK
 from mags.control.lifecycles.world import World
 from mags.control.models import Vm, Workspace
@@ -29,6 +31,7 @@ async def housekeeping(world: World) -> None:
     if world.swept():
         async with world.db.write() as session:
             await forget_old(session)
+        await uploads.sweep(world)
 
 
 async def forget_old_jobs(world: World) -> None:
