@@ -91,29 +91,29 @@ static int add_entropy(const struct field *field) {
     return 0;
 }
 
-static int write_names(void) {
+static void write_names(void) {
     char text[512];
     if (agent.root < 0)
-        return 0; // written when the root is mounted
+        return; // written when the root is mounted
     snprintf(text, sizeof text, "%s\n", hostname);
-    int error = root_write("/etc/hostname", 0644, text);
-    if (error || root_mentions("/etc/hosts", hostname))
-        return error; // it may be the user's work
+    root_write("/etc/hostname", 0644, text);
+    if (root_mentions("/etc/hosts", hostname))
+        return; // it may be the user's work
     snprintf(text, sizeof text, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t%s\n",
              hostname);
-    return root_write("/etc/hosts", 0644, text);
+    root_write("/etc/hosts", 0644, text);
 }
 
-static int write_nameservers(void) {
+static void write_nameservers(void) {
     char text[256] = "";
     size_t size = 0;
     if (agent.root < 0 || !nameservers.count)
-        return 0;
+        return;
     for (size_t i = 0; i < nameservers.count; i++) {
         const uint8_t *a = nameservers.addresses[i];
         size += (size_t)snprintf(text + size, sizeof text - size, "nameserver %u.%u.%u.%u\n", a[0], a[1], a[2], a[3]);
     }
-    return root_write("/etc/resolv.conf", 0644, text);
+    root_write("/etc/resolv.conf", 0644, text);
 }
 
 static int set_hostname(const struct field *field) {
@@ -126,7 +126,8 @@ static int set_hostname(const struct field *field) {
         return errno;
     memcpy(hostname, field->value, field->length);
     hostname[field->length] = 0;
-    return write_names();
+    write_names();
+    return 0;
 }
 
 static int set_network(const struct field *field) {
@@ -137,17 +138,17 @@ static int set_network(const struct field *field) {
     nameservers.count = (field->length - 9) / 4;
     memcpy(nameservers.addresses, field->value + 9, nameservers.count * 4);
     int error = network_set(field->value, field->value[4], field->value + 5);
-    return error ? error : write_nameservers();
+    if (!error)
+        write_nameservers();
+    return error;
 }
 
 static int mount_root(const char **what) {
     bool fresh = agent.root < 0;
     int error = root_mount(what);
     if (!error && fresh) {
-        *what = "/etc";
-        error = write_names();
-        if (!error)
-            error = write_nameservers();
+        write_names();
+        write_nameservers();
     }
     return error;
 }
@@ -162,7 +163,8 @@ static int set_machine_id(const struct field *field) {
         snprintf(text + 2 * i, sizeof text - 2 * i, "%02x", field->value[i]);
     text[32] = '\n';
     text[33] = 0;
-    return root_write("/etc/machine-id", 0444, text);
+    root_write("/etc/machine-id", 0444, text);
+    return 0;
 }
 
 static int set_environment(const struct field *field) {

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,21 +22,43 @@ int confined_open(const char *path, int flags) {
     return (int)syscall(SYS_openat2, agent.root, path, &how, sizeof how);
 }
 
-int confined_create(const char *path, mode_t mode) {
-    char parent[256];
+static int fill(int fd, const char *text, size_t size) {
+    ssize_t count = write(fd, text, size);
+    return count == (ssize_t)size ? 0 : count < 0 ? errno : ENOSPC;
+}
+
+int confined_replace(const char *path, mode_t mode, const char *text) {
+    char parent[256], draft[256];
     const char *slash = strrchr(path, '/');
-    if (!slash || (size_t)(slash - path) >= sizeof parent) {
-        errno = EINVAL;
-        return -1;
-    }
+    if (!slash || (size_t)(slash - path) >= sizeof parent)
+        return EINVAL;
     snprintf(parent, sizeof parent, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    snprintf(draft, sizeof draft, ".mags-%.200s", slash + 1);
     int directory = confined_open(parent, O_DIRECTORY | O_PATH | O_CLOEXEC);
     if (directory < 0)
-        return -1;
-    unlinkat(directory, slash + 1, 0);
-    int fd = openat(directory, slash + 1, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
-    int error = errno;
+        return errno;
+    unlinkat(directory, draft, 0);
+    int fd = openat(directory, draft, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+    int error = fd < 0 ? errno : fill(fd, text, strlen(text));
+    if (!error && renameat(directory, draft, directory, slash + 1) < 0)
+        error = errno;
+    if (fd >= 0) {
+        close(fd);
+        if (error)
+            unlinkat(directory, draft, 0);
+    }
     close(directory);
-    errno = error;
-    return fd;
+    return error;
+}
+
+bool confined_holds(const char *path, const char *text) {
+    char found[1024];
+    size_t size = strlen(text);
+    struct stat status;
+    int fd = confined_open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    bool same = fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size == (off_t)size &&
+                size <= sizeof found && read(fd, found, size) == (ssize_t)size && !memcmp(found, text, size);
+    if (fd >= 0)
+        close(fd);
+    return same;
 }

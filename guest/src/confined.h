@@ -2,11 +2,14 @@
 #ifndef MAGS_CONFINED_H
 #define MAGS_CONFINED_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 // Like open(2), with `path` and every symbolic link taken within the guest's root; in a virtual machine also within its
 // own mount, so that no server of a network file system can keep us waiting. -1 and errno.
 int confined_open(const char *path, int flags);
-int confined_create(const char *path, mode_t mode); // replaces whatever is there by a new file, not through a link
+// Replaces a file, or a link itself, by a new one, which is there as a whole or not at all. 0 or errno.
+int confined_replace(const char *path, mode_t mode, const char *text);
+bool confined_holds(const char *path, const char *text); // whether it is a file of just this text
 
 #endif

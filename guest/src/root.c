@@ -13,11 +13,16 @@
 
 #include "agent.h"
 #include "confined.h"
+#include "console.h"
 #include "kernel.h"
 
 static const char *failed;
 
 static bool mounted(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
+    struct stat status;
+    // A link that a guest has put there would lead out of its root, to what is ours.
+    if (lstat(target, &status) == 0 && !S_ISDIR(status.st_mode))
+        unlink(target);
     if (mkdir(target, 0755) < 0 && errno != EEXIST) {
         failed = target;
         return false;
@@ -167,12 +172,13 @@ bool root_mentions(const char *path, const char *word) {
     return strstr(text, word);
 }
 
-int root_write(const char *path, unsigned mode, const char *text) {
-    int fd = confined_create(path, mode);
-    if (fd < 0)
-        return errno;
-    size_t size = strlen(text);
-    int error = write(fd, text, size) == (ssize_t)size ? 0 : EIO;
-    close(fd);
-    return error;
+void root_write(const char *path, unsigned mode, const char *text) {
+    if (confined_holds(path, text))
+        return;
+    int error = confined_replace(path, mode, text);
+    if (error == ENOENT && mkdirat(agent.root, "etc", 0755) == 0)
+        error = confined_replace(path, mode, text);
+    // Its user may have filled his disk, or taken it apart, and must get in to put that right.
+    if (error)
+        say("mags-agent: %s: %s", path, strerror(error));
 }

@@ -11,7 +11,7 @@
 // 0 or errno; `*what` says what failed. Mounting it again is nothing.
 int root_mount(const char **what);
 int root_grow(const char **what); // let the work disk's file system fill its device
-int root_write(const char *path, unsigned mode, const char *text); // a small file in the root; 0 or errno
+void root_write(const char *path, unsigned mode, const char *text); // a small file in /etc, if that is possible
 int root_sync(void); // write all of the work disk's dirty data; 0 or errno
 bool root_mentions(const char *path, const char *word); // whether the file's first 64 KiB hold it
 void root_unmount(void); // as far as it goes, before power-off

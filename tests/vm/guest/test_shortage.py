@@ -13,7 +13,7 @@ from tests.kit.vms import TIMEOUT, Running
 pytestmark = pytest.mark.vm
 
 FORKS = b"bomb() { bomb | bomb & }; bomb; sleep 1000"
-HOGS = b"for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do tail /dev/zero & done; while :; do tail /dev/zero; done"
+HOGS = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do tail /dev/zero & done; while :; do tail /dev/zero; done"
 
 
 async def alive(running: Running) -> None:
@@ -38,7 +38,7 @@ async def test_a_process_that_takes_all_memory_dies_alone(running: Running) -> N
 async def test_a_command_of_many_processes_that_take_all_memory_is_killed_as_a_whole(running: Running) -> None:
     other = await running.channel.exec(Exec(script=b"echo up; sleep 1000"))
     await read_until(other, b"up\n")
-    ended = (await collect(await running.channel.exec(Exec(script=HOGS)))).exit
+    ended, _ = await running.run(HOGS)
     assert ended.exit_code == 137 and ended.message.startswith("the VM ran out of memory again and again")
     await alive(running)
     assert other.exit is None
