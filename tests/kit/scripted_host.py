@@ -7,11 +7,7 @@ with credit. What a test wants to see of trouble it writes into `refuse`, `slow`
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +21,6 @@ from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
 from mags.protocol.messages import (
     Event,
-    ExecResult,
-    FileEntry,
-    FilesResult,
     JobEnded,
     Open,
     Opened,
@@ -46,6 +39,7 @@ from mags.protocol.messages import (
     WorkspaceSynced,
 )
 from tests.kit.scripted_edge_host import ScriptedHost as SessionsHost
+from tests.kit.scripted_vm import Store, Vm, kill
 
 REQUESTS: dict[str, type[Value]] = {
     "start": messages.Start,
@@ -73,17 +67,6 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass
-class Vm:
-    start: Start
-    home: Path
-    state: str = "running"
-    keep: str = "job"
-    generation: int = 0
-    processes: dict[str, asyncio.subprocess.Process] = field(default_factory=dict)
-    answers: dict[str, Started] = field(default_factory=dict)
-
-
 class ScriptedHost(SessionsHost):
     """`start` begins to listen and to be present; `aclose` ends everything it started."""
 
@@ -91,6 +74,7 @@ class ScriptedHost(SessionsHost):
         super().__init__(nats, home, host_id=host_id)
         self.jetstream = nats.jetstream(timeout=30)
         self.machines: dict[str, Vm] = {}
+        self.store = Store(home.parent / "store")
         self.ended: set[str] = set()
         self.refuse: dict[str, Problem] = {}
         """Verb -> what every such request is answered with."""
@@ -138,8 +122,7 @@ class ScriptedHost(SessionsHost):
     async def aclose(self) -> None:
         await self.vanish()
         for vm in self.machines.values():
-            for process in vm.processes.values():
-                _kill(process, signal.SIGKILL)
+            vm.kill()
         await tasks.end(self._jobs)
         await super().aclose()
         for vm in self.machines.values():
@@ -196,8 +179,7 @@ class ScriptedHost(SessionsHost):
             home.mkdir(parents=True)
             vm = self.machines[wish.vm_id] = Vm(wish, home, keep=wish.keep)
             if wish.attachment is not None:
-                vm.generation = wish.attachment.generation
-                self._restore(vm)
+                self.store.restore(vm)
         return await self._give(vm, wish.script, "pool")
 
     async def _do_run(self, wish: messages.Run) -> Value:
@@ -218,7 +200,7 @@ class ScriptedHost(SessionsHost):
     async def _do_cancel(self, wish: messages.Cancel) -> Value:
         process = self.machine(wish.vm_id).processes.get(wish.job_id)
         if process is not None:
-            _kill(process, signal.SIGKILL)
+            kill(process)
         return messages.Done()
 
     async def _do_stop(self, wish: messages.Stop) -> Value:
@@ -228,10 +210,7 @@ class ScriptedHost(SessionsHost):
         if vm.start.attachment is not None and not vm.start.attachment.discard:
             await self._sync(vm)
         vm.keep = "stopping"
-        for process in list(vm.processes.values()):
-            _kill(process, signal.SIGKILL)
-        while vm.processes:
-            await asyncio.sleep(0.005)
+        await vm.killed()
         await self._end(vm, "gone", "")
         return messages.Done()
 
@@ -239,47 +218,21 @@ class ScriptedHost(SessionsHost):
         """The VM dies by itself."""
         vm = self.machines[vm_id]
         vm.keep = "failed"
-        for process in list(vm.processes.values()):
-            _kill(process, signal.SIGKILL)
-        while vm.processes:
-            await asyncio.sleep(0.005)
+        await vm.killed()
         await self._end(vm, "failed", reason)
 
     async def forget(self, vm_id: str) -> None:
         """The VM is gone and nobody is told."""
         vm = self.machines.pop(vm_id)
-        for process in list(vm.processes.values()):
-            _kill(process, signal.SIGKILL)
+        vm.kill()
 
     async def _do_exec(self, wish: messages.Exec) -> Value:
-        vm = await self._awake(wish.vm_id)
-        argv = ["/bin/sh", "-c", wish.command] if isinstance(wish.command, str) else wish.command
-        process = await asyncio.create_subprocess_exec(
-            *argv, cwd=vm.home, env=self._environment(vm, wish.environment), start_new_session=True,
-            stdin=asyncio.subprocess.PIPE if wish.stdin else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        timed_out = False
-        try:
-            async with asyncio.timeout(wish.timeout_s):
-                out, err = await process.communicate(wish.stdin or None)
-        except TimeoutError:
-            timed_out = True
-            _kill(process, signal.SIGKILL)
-            out, err = await process.communicate()
-        status = process.returncode or 0
-        return ExecResult(
-            exit_code=124 if timed_out else status if status >= 0 else 128 - status,
-            stdout=out[: wish.limit],
-            stderr=err[: wish.limit],
-            timed_out=timed_out,
-            truncated=max(len(out), len(err)) > wish.limit,
-        )
+        return await (await self._awake(wish.vm_id)).exec(wish)
 
     async def _do_open(self, wish: Open) -> Value:
         vm = await self._awake(wish.vm_id)
         self.vm(wish.vm_id)
-        path = self._path(vm, wish.path or "")
+        path = vm.path(wish.path or "")
         size = mode = None
         if wish.kind == "read":
             if not path.is_file():
@@ -293,30 +246,8 @@ class ScriptedHost(SessionsHost):
         opened = await self._open(wish)
         return Opened(window=opened.window, size=size, mode=mode)
 
-    def _path(self, vm: Vm, path: str) -> Path:
-        return vm.home / path.removeprefix("/root/") if path.startswith("/root/") else vm.home / path.lstrip("/")
-
     async def _do_files(self, wish: messages.Files) -> Value:
-        path = self._path(await self._awake(wish.vm_id), wish.path if wish.path != "/root" else "/root/")
-        if not path.exists():
-            raise Problem("not_found", f"There is no {wish.path}.")
-        if wish.action == "remove":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-            return FilesResult()
-        return FilesResult(
-            entries=[
-                FileEntry(
-                    name=entry.name,
-                    type="directory" if entry.is_dir() else "file",
-                    size=entry.stat().st_size,
-                    mode=entry.stat().st_mode,
-                    uid=0,
-                    gid=0,
-                    modified_ms=0,
-                )
-                for entry in sorted(path.iterdir())
-            ]
-        )
+        return (await self._awake(wish.vm_id)).files(wish)
 
     async def _do_sync(self, wish: messages.VmRequest) -> Value:
         vm = await self._awake(wish.vm_id)
@@ -340,7 +271,7 @@ class ScriptedHost(SessionsHost):
         return messages.Done()
 
     async def _do_drop(self, wish: messages.Drop) -> Value:
-        shutil.rmtree(self.home.parent / "store" / wish.workspace_id, ignore_errors=True)
+        self.store.drop(wish.workspace_id)
         return messages.Done()
 
     async def _do_stored(self, wish: messages.Stored) -> Value:
@@ -350,9 +281,9 @@ class ScriptedHost(SessionsHost):
     async def _do_archive(self, wish: messages.Archive) -> Value:
         self.vm(wish.workspace_id)
         if wish.direction == "export":
-            command = ["tar", "-C", str(self._store(wish.workspace_id, wish.generation)), "-cf", "-", "."]
+            command = ["tar", "-C", str(self.store.of(wish.workspace_id, wish.generation)), "-cf", "-", "."]
         else:
-            target = self._store(wish.workspace_id, 1)
+            target = self.store.of(wish.workspace_id, 1)
             target.mkdir(parents=True)
             command = ["tar", "-C", str(target), "-xf", "-"]
         return await self._open(Open(vm_id=wish.workspace_id, session_id=wish.session_id, kind="exec", command=command))
@@ -365,28 +296,10 @@ class ScriptedHost(SessionsHost):
             ]
         )
 
-    # --- workspaces: a generation is a copy of the directory, seen by every host of the test -----------------------
-
-    def _store(self, workspace_id: str, generation: int) -> Path:
-        return self.home.parent / "store" / workspace_id / str(generation)
-
-    def _restore(self, vm: Vm) -> None:
-        attachment = vm.start.attachment
-        assert attachment is not None
-        source = self._store(attachment.workspace_id, attachment.generation)
-        if attachment.base is not None:
-            source = self._store(attachment.base, attachment.base_generation)
-        if source.exists():
-            shutil.copytree(source, vm.home, dirs_exist_ok=True)
-
     async def _sync(self, vm: Vm) -> None:
         attachment = vm.start.attachment
         assert attachment is not None
-        vm.generation += 1
-        target = self._store(attachment.workspace_id, vm.generation)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(vm.home, target)
-        size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+        size = self.store.sync(vm)
         await self._report(
             WorkspaceSynced(
                 vm_id=vm.start.vm_id,
@@ -401,9 +314,6 @@ class ScriptedHost(SessionsHost):
 
     # --- scripts --------------------------------------------------------------------------------------------------
 
-    def _environment(self, vm: Vm, more: dict[str, str]) -> dict[str, str]:
-        return {"PATH": os.environ["PATH"], "HOME": str(vm.home), **vm.start.environment, **more}
-
     async def _script(self, vm: Vm, script: Script) -> None:
         code: int | None = None
         text = script.script if script.script is not None else f"echo fetched {script.url}" if script.url else None
@@ -411,12 +321,7 @@ class ScriptedHost(SessionsHost):
         if text is not None:
             source = self.home / f"{script.job_id}.sh"
             source.write_text(text)
-            process = await asyncio.create_subprocess_exec(
-                "/bin/sh", source, cwd=vm.home, env=self._environment(vm, script.environment),
-                start_new_session=True, stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=1 << 20,
-            )  # fmt: skip
-            vm.processes[script.job_id] = process
+            process = await vm.spawn(script, source)
             assert process.stdout and process.stderr
             await asyncio.gather(
                 self._pump(script.job_id, 1, process.stdout, positions),
@@ -464,11 +369,3 @@ class ScriptedHost(SessionsHost):
         if self.machines.pop(vm.start.vm_id, None) is not None:
             self.ended.add(vm.start.vm_id)
             await self._report(VmChanged(vm_id=vm.start.vm_id, state=state, reason=reason, at_ms=now_ms()))
-
-
-def _kill(process: asyncio.subprocess.Process, number: int) -> None:
-    if process.returncode is None:
-        try:
-            os.killpg(process.pid, number)
-        except ProcessLookupError:
-            pass
