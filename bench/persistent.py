@@ -1,4 +1,4 @@
-"""Sandboxes that stay: falling asleep, waking, what they cost meanwhile; and the way to them (bench.edge)."""
+"""Sandboxes that stay: falling asleep, waking, what they cost meanwhile; the ways to them (bench.ssh, bench.edge)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import edge
+from bench import edge, ssh
 from bench.server import Api, milliseconds, rss_mb, server
 from bench.table import Row, row
 from tests.kit.installation import Installation
@@ -39,7 +39,7 @@ def _say(text: str) -> None:
 def _nights() -> list[Row]:
     with server(MAGS_HOST_POOL_TARGET="0") as mags:
         api = Api(mags)
-        return [*_used(api), *_pages(mags, api), *_cycles(mags, api), *_sleepers(mags, api)]
+        return [*_used(api), *_pages(mags, api), *_by_ssh(mags), *_cycles(mags, api), *_sleepers(mags, api)]
 
 
 def _sandbox(api: Api, name: str, script: str = "true", **wish: object) -> str:
@@ -107,6 +107,16 @@ def _pages(mags: Installation, api: Api) -> list[Row]:
         row("first page of a sleeping VM, by its URL", "ms", asleep, goal=800),
         row("page of a VM that is awake (a process for each), by its URL", "ms", awake),
     ]
+
+
+def _by_ssh(mags: Installation) -> list[Row]:
+    _say("by SSH")
+    api = Api(mags)
+    job = _sandbox(api, "ssh", memory_mb=512)
+    _exec(api, job, "true")
+    rows = asyncio.run(ssh.measure(api.call("POST", f"/mags-jobs/{job}/access", {"port": 22})))
+    Api(mags).call("POST", f"/mags-jobs/{job}/stop")  # the other connection has been idle for too long
+    return rows
 
 
 def _cycles(mags: Installation, api: Api) -> list[Row]:
