@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import pty
@@ -64,9 +65,15 @@ class Terminal:
         return match
 
     async def wait(self) -> int:
+        """Its exit status."""
         assert self._process is not None
-        async with asyncio.timeout(TIMEOUT):
-            return await self._process.wait()
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(OSError):
+                self.seen += os.read(self.master, 1 << 16).decode(errors="replace")
+            raise AssertionError(f"it does not end, but says: {self.seen!r}") from None
 
     async def close(self) -> None:
         if self._process is not None and self._process.returncode is None:
