@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mags.edge.urls.exchange import Exchange
 
@@ -32,6 +36,56 @@ def test_it_is_idle_again_after_the_last_byte_of_both_and_not_before(request_: b
         for byte in answer:
             assert not exchange.idle
             exchange.answered(bytes((byte,)))
+        assert exchange.idle
+
+
+MESSAGES = (
+    (GET, OK),
+    (POST, PIECES),
+    (GET, PIECES),
+    (HEAD, HEADERS),
+    (GET, CONTINUE + OK),
+    (CHUNKED, NOTHING),
+    (GET, OK),
+)
+
+
+@given(st.randoms(use_true_random=False))
+def test_how_the_bytes_are_cut_makes_no_difference(random: Random) -> None:
+    exchange = Exchange()
+    for request, answer in MESSAGES:
+        assert exchange.idle
+        for take, message in ((exchange.asked, request), (exchange.answered, answer)):
+            while message:
+                size = random.choice((len(message), random.randint(1, len(message))))
+                take(message[:size])
+                message = message[size:]
+                assert exchange.idle is (message == b"" and take == exchange.answered)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: five\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\nhello",
+    ],
+)
+def test_an_answer_that_is_not_whole_is_not_over(answer: bytes) -> None:
+    exchange = Exchange()
+    exchange.asked(GET)
+    exchange.answered(answer)
+    assert not exchange.idle
+
+
+def test_lengths_are_found_however_they_are_spelled() -> None:
+    for line in (b"content-length:5", b"CONTENT-LENGTH: 5  ", b"Content-Length:\t5"):
+        exchange = Exchange()
+        exchange.asked(GET)
+        exchange.answered(b"HTTP/1.1 200 OK\r\n" + line + b"\r\n\r\nhello")
         assert exchange.idle
 
 
