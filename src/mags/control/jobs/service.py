@@ -35,8 +35,12 @@ ADJUST_TIMEOUT = 30.0
 async def create(world: World, caller: Caller, request: JobRequest, once: Once | None) -> Earlier:
     """Record the job and start its lifecycle beside the request."""
 
+    recorded: tuple[Job, Vm] | None = None
+
     async def make(session: AsyncSession) -> Earlier:
+        nonlocal recorded
         submitted = await submit(world, session, caller, request.wish())
+        recorded = submitted.recorded
         body = {
             "request_id": submitted.job_id,
             "status": "accepted",
@@ -48,7 +52,7 @@ async def create(world: World, caller: Caller, request: JobRequest, once: Once |
     answer, made = await exactly_once(world.db, caller.user_id, once, make)
     if made:
         job_id = str(answer.body["request_id"])
-        world.spawn(launch(world, job_id), f"job-{job_id}")
+        world.spawn(launch(world, job_id, recorded), f"job-{job_id}")
         await asyncio.sleep(0)  # its first request to a host is on its way before this answer is
     return answer
 

@@ -27,9 +27,9 @@ from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.rehoming import leave_lost_host, rehome
 from mags.control.lifecycles.release import release
-from mags.control.lifecycles.reports import Tuning, note_started
 from mags.control.lifecycles.requests import run_request, start_request
 from mags.control.lifecycles.rows import hold
+from mags.control.lifecycles.starts import Tuning, note_answered
 from mags.control.lifecycles.steps import Done, Hop, Nap, Next
 from mags.control.lifecycles.stopping import stop_step
 from mags.control.lifecycles.submission import LEASE_MS
@@ -55,12 +55,16 @@ JOIN_WAIT = 2.0
 """Seconds between two looks at a VM that another job is starting."""
 
 
-async def launch(world: World, job_id: str) -> None:
-    """Take a job's steps until it naps or is done. The caller has leased it (by `step_ms`)."""
+async def launch(world: World, job_id: str, recorded: tuple[Job, Vm] | None = None) -> None:
+    """Take a job's steps until it naps or is done. The caller has leased it (by `step_ms`).
+
+    `recorded`: the records, where the caller has just made them.
+    """
     world.leased.add(job_id)
     try:
         while True:
-            following = await _step(world, job_id)
+            following = await _step(world, job_id, recorded)
+            recorded = None
             if isinstance(following, Hop):
                 await _note(world, job_id, following.step, LEASE_MS)
                 continue
@@ -81,14 +85,18 @@ async def _note(world: World, job_id: str, step: str, due_in_ms: int) -> None:
         )
 
 
-async def _step(world: World, job_id: str) -> Next:
-    async with world.db.read() as session:
-        row = (
-            await session.execute(select(Job, Vm).join(Vm, Vm.id == Job.vm_id).where(Job.id == job_id))
-        ).one_or_none()
-    if row is None or row[0].status not in OPEN:
+async def _step(world: World, job_id: str, recorded: tuple[Job, Vm] | None) -> Next:
+    if recorded is None:
+        async with world.db.read() as session:
+            row = (
+                await session.execute(select(Job, Vm).join(Vm, Vm.id == Job.vm_id).where(Job.id == job_id))
+            ).one_or_none()
+        if row is None:
+            return Done()
+        recorded = row[0], row[1]
+    job, vm = recorded
+    if job.status not in OPEN:
         return Done()
-    job, vm = row[0], row[1]
     if job.step == "stop" or (job.stop_ms is not None and _not_sent(job, vm)):
         return await stop_step(world, job, vm)
     if job.step in ("rehome", "revive"):
@@ -206,17 +214,12 @@ async def _record_started(
 ) -> Next:
     """The end may have been recorded before: answer and event travel apart. `sent`: what the VM came up with."""
     async with world.db.write() as session:
-        wished = await note_started(session, job_id, vm_id, started)
-        stop_ms = (
-            await session.execute(
-                update(Job).where(Job.id == job_id).values(step="", step_ms=None).returning(Job.stop_ms)
-            )
-        ).scalar_one()
+        stopping, wished = await note_answered(session, job_id, vm_id, started)
     world.notices.tell((job_id, vm_id))
     await world.tell_edges(vms=(vm_id,))
     if sent is not None and wished != (sent.no_sleep, sent.startup_command, sent.idle_timeout_s):
         world.spawn(_tune(world, host_id, vm_id, wished), f"tune-{vm_id}")
-    return Hop("stop") if stop_ms is not None else Done()
+    return Hop("stop") if stopping else Done()
 
 
 async def _tune(world: World, host_id: str, vm_id: str, wished: Tuning) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from sqlalchemy import case, func, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
-from mags.control.lifecycles.rows import hold
+from mags.control.lifecycles.rows import hold, lock
+from mags.control.lifecycles.starts import note_started
 from mags.control.lifecycles.syncing import commit
 from mags.control.models import Job, Vm
-from mags.protocol.messages import JobEnded, Started, VmChanged, WorkspaceSynced
+from mags.protocol.messages import JobEnded, VmChanged, WorkspaceSynced
 from mags.protocol.states import FINAL_VM_STATES, JobStatus, VmState
 
 
 async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) -> None:
     """A script ended. A persistent job goes on as long as its VM does; any other one is over."""
-    await hold(session, Vm, event.vm_id)
+    await lock(session, Vm, event.vm_id)
     job = await hold(session, Job, event.job_id)
     if job is None or job.vm_id != event.vm_id or job.ended_ms is not None:
         return
@@ -38,40 +39,6 @@ async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) ->
         await end_job(session, job, effects, status=JobStatus.COMPLETED, at_ms=moment)
     else:
         await end_job(session, job, effects, status=JobStatus.ERROR, error=event.error, at_ms=moment)
-
-
-Tuning = tuple[bool, str | None, int | None]
-"""How a VM is to sleep and wake: no_sleep, startup command, idle time-out in seconds."""
-
-
-async def note_started(session: AsyncSession, job_id: str, vm_id: str, started: Started) -> Tuning:
-    """How a script was started: by the host's answer or, if that is quicker, with the script's end. The VM's tuning as
-    it is wished now."""
-    wished = await session.execute(
-        update(Vm)
-        .where(Vm.id == vm_id)
-        .values(
-            started=True,
-            revive=False,
-            started_ms=func.coalesce(Vm.started_ms, started.started_at_ms),
-            state=case((Vm.state == VmState.RESTORING, VmState.RUNNING.value), else_=Vm.state),
-        )
-        .returning(Vm.no_sleep, Vm.startup_command, Vm.idle_timeout_s)
-        .execution_options(synchronize_session=False)
-    )
-    await session.execute(
-        update(Job)
-        .where(Job.id == job_id)
-        .values(
-            status=case((Job.status == JobStatus.PENDING, JobStatus.RUNNING.value), else_=Job.status),
-            started_ms=func.coalesce(Job.started_ms, started.started_at_ms),
-            boot_ms=started.boot_ms,
-            start_kind=started.start_kind,
-        )
-        .execution_options(synchronize_session=False)
-    )
-    no_sleep, startup_command, idle_timeout_s = wished.one()
-    return no_sleep, startup_command, idle_timeout_s
 
 
 async def vm_changed(session: AsyncSession, event: VmChanged, effects: Effects) -> None:

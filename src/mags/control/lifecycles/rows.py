@@ -21,3 +21,9 @@ async def hold(session: AsyncSession, kind: type[T], key: str) -> T | None:
         return await session.get(kind, key)
     await session.flush()  # what we have changed ourselves is part of how it is
     return await session.get(kind, key, with_for_update=True, populate_existing=True)
+
+
+async def lock(session: AsyncSession, kind: type[Base], key: str) -> None:
+    """Hold a row that is not looked at."""
+    if session.get_bind().dialect.name != "sqlite":
+        await hold(session, kind, key)

@@ -34,6 +34,8 @@ DEFAULT_DISK_GB = 2
 class Submitted:
     job_id: str
     name: str
+    recorded: tuple[Job, Vm] | None = None
+    """The records, when the job has a VM of its own."""
 
 
 async def submit(world: World, session: AsyncSession, caller: Caller, wish: JobWish) -> Submitted:
@@ -81,7 +83,7 @@ async def submit(world: World, session: AsyncSession, caller: Caller, wish: JobW
         if workspace.vm_id is None:
             raise Problem("unavailable", f"Workspace {workspace.name!r} is just being handed over; try again.")
         return await _record_job(session, caller, wish, workspace.vm_id, job_id)
-    return await _record_job(session, caller, wish, vm.id, job_id)
+    return await _record_job(session, caller, wish, vm.id, job_id, vm)
 
 
 def _check_size(world: World, caller: Caller, wish: JobWish) -> None:
@@ -225,38 +227,39 @@ async def attach(session: AsyncSession, workspace: Workspace, vm: Vm, *, instead
     return True
 
 
-async def _record_job(session: AsyncSession, caller: Caller, wish: JobWish, vm_id: str, job_id: str) -> Submitted:
+async def _record_job(
+    session: AsyncSession, caller: Caller, wish: JobWish, vm_id: str, job_id: str, vm: Vm | None = None
+) -> Submitted:
     moment = now_ms()
     name = wish.name or made_up_name()
-    await session.execute(
-        insert(Job).values(
-            id=job_id,
-            owner_id=caller.user_id,
-            name=name,
-            status=JobStatus.PENDING,
-            script=wish.script,
-            script_url=wish.script_url,
-            environment=dict(wish.environment),
-            file_ids=list(wish.file_ids),
-            workspace=wish.workspace,
-            base_workspace=wish.base_workspace,
-            vm_id=vm_id,
-            persistent=wish.persistent,
-            no_sleep=wish.no_sleep,
-            no_sync=wish.no_sync,
-            ephemeral=wish.ephemeral,
-            startup_command=wish.startup_command,
-            timeout_s=wish.timeout_s,
-            cron_id=wish.cron_id,
-            step="start",
-            step_ms=moment + LEASE_MS,
-            tries=0,
-            created_ms=moment,
-            cpu_ms=0,
-            subdomain=new_label() if wish.url_port is not None else None,
-            url_port=wish.url_port,
-        )
-    )
+    values = {
+        "id": job_id,
+        "owner_id": caller.user_id,
+        "name": name,
+        "status": JobStatus.PENDING,
+        "script": wish.script,
+        "script_url": wish.script_url,
+        "environment": dict(wish.environment),
+        "file_ids": list(wish.file_ids),
+        "workspace": wish.workspace,
+        "base_workspace": wish.base_workspace,
+        "vm_id": vm_id,
+        "persistent": wish.persistent,
+        "no_sleep": wish.no_sleep,
+        "no_sync": wish.no_sync,
+        "ephemeral": wish.ephemeral,
+        "startup_command": wish.startup_command,
+        "timeout_s": wish.timeout_s,
+        "cron_id": wish.cron_id,
+        "step": "start",
+        "step_ms": moment + LEASE_MS,
+        "tries": 0,
+        "created_ms": moment,
+        "cpu_ms": 0,
+        "subdomain": new_label() if wish.url_port is not None else None,
+        "url_port": wish.url_port,
+    }
+    await session.execute(insert(Job).values(values))
     if wish.url_port is not None:
         session.add(
             OpenPort(
@@ -268,4 +271,4 @@ async def _record_job(session: AsyncSession, caller: Caller, wish: JobWish, vm_i
                 created_ms=moment,
             )
         )
-    return Submitted(job_id, name)
+    return Submitted(job_id, name, (Job(**values), vm) if vm is not None else None)
