@@ -57,6 +57,7 @@ class JobRecord(JobStatusView, WarningView):
     idle_timeout: int | None
     removed_at: str | None
     vm_state: str | None
+    vm_reason: str | None
     cpu_ms: int
 
 
