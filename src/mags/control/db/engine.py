@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import make_url
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
 from mags.control.db import sqlite
 
@@ -50,18 +50,18 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        async with AsyncSession(self._reading, expire_on_commit=False, autoflush=False) as session:
+        async with self._session(self._reading) as session:
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         if not self.sqlite:
-            async with AsyncSession(self._writing, expire_on_commit=False, autoflush=False) as session:
+            async with self._session(self._writing) as session:
                 async with session.begin():
                     yield session
             return
         async with self._writers:
-            async with AsyncSession(self._writing, expire_on_commit=False, autoflush=False) as session:
+            async with self._session(self._writing) as session:
                 await self._begin(session)
                 try:
                     yield session
@@ -70,6 +70,18 @@ class Database:
                     await session.rollback()
                     raise
             self._note_written()
+
+    @asynccontextmanager
+    async def _session(self, engine: AsyncEngine) -> AsyncIterator[AsyncSession]:
+        session = AsyncSession(engine, expire_on_commit=False, autoflush=False)
+        if not self.sqlite:
+            async with session:
+                yield session
+            return
+        try:
+            yield session
+        finally:
+            await session.close()  # never waits, so it needs no task of its own to be safe from cancellation
 
     async def _begin(self, session: AsyncSession) -> None:
         """Begin to write, also if another process is writing now."""
