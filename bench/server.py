@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,15 +31,18 @@ class Api:
             raise RuntimeError(f"{method} {path}: {answer.status} {content[:500]!r}")
         return json.loads(content) if content else None
 
-    def frames(self, request_id: str) -> int:
-        """Read a job's output to its end: how many bytes it was."""
+    def frames(self, request_id: str) -> dict[str, Any]:
+        """Read a job's output to its end: what is recorded of it then (`status`, `exit_code`, `error`)."""
         headers = {**self._headers, "Accept": "application/vnd.mags.frames"}
         self._connection.request("GET", f"/api/v1/mags-jobs/{request_id}/logs?follow=1", headers=headers)
         answer = self._connection.getresponse()
-        size = 0
-        while chunk := answer.read(1 << 16):
-            size += len(chunk)
-        return size
+        while True:
+            stream, size = struct.unpack(">BI", answer.read(5))
+            data = answer.read(size)
+            if stream == 0:
+                answer.read()
+                end: dict[str, Any] = json.loads(data)
+                return end
 
     def run(self, script: str, **fields: object) -> str:
         return str(self.call("POST", "/mags-jobs", {"script": script, **fields})["request_id"])
