@@ -82,8 +82,9 @@ class Station:
         found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
-                words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-                if b"mount" in words and wanted in words:
+                # JuiceFS writes its whole command line anew, as one word.
+                words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+                if b"juicefs mount" in words.replace(b"\0", b" ") and wanted in words:
                     found.append(int(entry.name))
         return sorted(found)
 
@@ -94,7 +95,9 @@ class Station:
 
     def kill_volume(self, *, whole: bool) -> None:
         """JuiceFS: both processes, or the one that serves."""
-        for pid in self.processes()[0 if whole else -1 :]:
+        found = self.processes()
+        assert found, "no JuiceFS to be killed"
+        for pid in found[0 if whole else -1 :]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
