@@ -60,3 +60,22 @@ def test_ssh_makes_the_sandbox_and_becomes_ssh(mags: Mags, monkeypatch: pytest.M
     assert called[0][-2:] == ["--", "true"] and outcome.status == 7
     assert outcome.err == "making sandbox dev\ndev is at root@127.0.0.1, port 2222\n"
     assert outcome.seen[1].json["workspace_id"] == "dev"
+
+
+@pytest.mark.parametrize(
+    "words", [["-L", "1:h:2", "-N", "dev", "--", "ls", "-L"], ["dev", "-L", "1:h:2", "-N", "--", "ls", "-L"]]
+)
+def test_options_of_ssh_stand_before_or_behind_the_name(
+    mags: Mags, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    called: list[tuple[list[str], list[str]]] = []
+
+    def connect(access: openssh.SshAccess, options: list[str], command: list[str]) -> int:
+        called.append((options, command))
+        return 0
+
+    monkeypatch.setattr(openssh, "connect", connect)
+    monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/ssh")
+    answers: list[Answer] = [{**JOB, "status": "running"}, ACCESS]
+    assert mags("ssh", *words, answer=lambda _: answers.pop(0)).status == 0
+    assert called == [(["-L", "1:h:2", "-N"], ["ls", "-L"])]

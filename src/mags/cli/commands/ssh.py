@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 
-from mags.cli.command import PLATFORM_FAILED, Refused, Session
+from mags.cli.command import PLATFORM_FAILED, Parser, Refused, Session
 from mags.cli.sandboxes import find, make
 from mags.sdk.errors import MagsError
 
@@ -22,6 +22,12 @@ NO_GATEWAY = ("not_available", "unavailable")
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
+    _add_options(parser)
+    parser.add_argument("name", help="the sandbox: name, workspace or request id")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and a command")
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-p", "--persistent", action="store_true", help="if it is made: keep its files in the object store"
     )
@@ -30,11 +36,19 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-D", dest="proxy", action="append", default=[], metavar="[ADDRESS:]PORT",
                         help="a SOCKS proxy into it (repeatable)")  # fmt: skip
     parser.add_argument("-N", dest="no_command", action="store_true", help="forward ports only")
-    parser.add_argument("name", help="the sandbox: name, workspace or request id")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="-- and a command")
+
+
+def _take_options_behind_the_name(arguments: argparse.Namespace) -> None:
+    """As `ssh` does: the command begins behind `--`, or with the first word that is no option."""
+    if arguments.command[:1] != ["--"] and "".join(arguments.command[:1]).startswith("-"):
+        behind = Parser(prog="mags ssh", add_help=False, allow_abbrev=False)
+        _add_options(behind)
+        behind.add_argument("command", nargs=argparse.REMAINDER)
+        behind.parse_args(arguments.command, arguments)
 
 
 def run(arguments: argparse.Namespace, session: Session) -> int:
+    _take_options_behind_the_name(arguments)
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     job = find(session, arguments.name)
     if job is None:
