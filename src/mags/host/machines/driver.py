@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 MEMORY_S = 0.5
 """Between two looks whether there is memory for a VM that somebody wants to wake."""
+COURTESY_S = 0.03
+"""The end of a VM takes tens of milliseconds of processor time. Whoever waits to see its script's end recorded goes
+first."""
 WAKE_AGAIN_S = 10.0
 """Until a VM that never sleeps, and could not be woken, is tried again."""
 OVERSLEPT = "It slept for longer than a VM is kept whose files are on its host only."
@@ -133,6 +136,7 @@ class Driver:
                     machine.roster.drop(job_id)
                     machine.touch()
                     if not machine.record.jobs and machine.record.keep == "job":
+                        await asyncio.sleep(COURTESY_S)
                         return VmState.GONE, ""
                     runs.rest()
                 case Died(reason):
