@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,11 +160,19 @@ def _disable_ipv6(device: str) -> None:
 
 
 def apply_rules(text: str) -> None:
-    """Apply rules of nftables in this thread's namespace. Raises NetworkUnavailable."""
-    done = _nft("-f", "-", stdin=text)
-    if done.returncode != 0:
+    """Apply rules of nftables in this thread's namespace, all or none. Raises NetworkUnavailable.
+
+    nft reports what is wrong with the rules. It says nothing when the kernel's socket let it down, as on a machine
+    where many change rules at once: that passes.
+    """
+    for patience in (0.05, 0.2, 0.8, None):
+        done = _nft("-f", "-", stdin=text)
+        if done.returncode == 0:
+            return
         said = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[:3])
-        raise NetworkUnavailable(f"nft refused the rules of a VM's network: {said}")
+        if said or patience is None:
+            raise NetworkUnavailable(f"nft refused the rules of a VM's network: {said or f'status {done.returncode}'}")
+        time.sleep(patience)
 
 
 def _nft(*words: str, stdin: str = "") -> subprocess.CompletedProcess[bytes]:
