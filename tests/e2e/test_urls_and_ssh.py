@@ -75,6 +75,7 @@ def test_a_private_page_opens_by_its_link_and_an_alias_leads_to_the_same_vm(
     mags: Installation, site: str, tmp_path: Path
 ) -> None:
     jar = str(tmp_path / "cookies")
+    mags.cli("url", "alias", "remove", "my-shop", check=False)
     alias = mags.out("url", "alias", "add", "my-shop", "site").strip()
     link = mags.out("url", "site", "8080", "--private").strip()
     try:
