@@ -107,7 +107,7 @@ def test_a_synced_workspace_sleeps_and_wakes_with_its_processes(mags: Installati
 
 async def _another_user(mags: Installation) -> str:
     """The token of a second user."""
-    database, token = Database(f"sqlite+aiosqlite:///{mags.data}/control.db"), f"mags_test_{new_id()}"
+    database, token = Database(f"sqlite:///{mags.data}/control.db"), f"mags_test_{new_id()}"
     try:
         async with database.write() as session:
             user = await accounts.add_user(session, f"other-{new_id()}")
