@@ -1,7 +1,9 @@
-"""The disk under a host fills up to its last byte: new jobs are refused with the reason, what runs goes on."""
+"""The disk under a host fills up: new jobs are refused with the reason, what runs goes on as long as there is a byte,
+and then stands still until there is one again."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -51,24 +53,33 @@ def accepting(mags: Installation) -> bool:
     return all(host["accepting"] for host in mags.json("pool")["hosts"])
 
 
-def fill(file: Path) -> None:
-    """Take every byte that is left."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def grow(file: Path, *, leave: int) -> None:
+    """Take the disk's room but for some bytes."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
     try:
-        os.posix_fallocate(descriptor, 0, max(1, shutil.disk_usage(file.parent).free - (16 << 20)))
-        with pytest.raises(OSError, match="No space left"):
-            while True:
-                os.write(descriptor, bytes(1 << 12))
+        free = shutil.disk_usage(file.parent).free
+        os.posix_fallocate(descriptor, os.fstat(descriptor).st_size, max(1, free - leave))
     finally:
         os.close(descriptor)
+
+
+def fill(file: Path) -> None:
+    """Take every byte that is left."""
+    with file.open("ab", buffering=0) as growing, pytest.raises(OSError, match="No space left"):
+        while True:
+            growing.write(bytes(1 << 12))
+
+
+def counted(mags: Installation) -> list[int]:
+    return [int(line) for line in mags.out("logs", "counter").splitlines()]
 
 
 def test_a_full_disk_stops_new_jobs_and_nothing_else(mags: Installation) -> None:
     mags.cli("new", "box")
     job = mags.out("run", "-d", "-n", "counter", "i=0; while ! [ -e /tmp/stop ]; do echo $i; i=$((i+1)); sleep 1; done")
-    until(lambda: mags.json("status", "counter")["status"] == "running" and "1\n" in mags.out("logs", "counter"))
+    until(lambda: mags.json("status", "counter")["status"] == "running" and len(counted(mags)) > 1)
     filler = mags.data / "host" / "filler"
-    fill(filler)
+    grow(filler, leave=512 << 20)  # below the reserve
     until(lambda: not accepting(mags))
 
     with pytest.raises(urllib.error.HTTPError) as refused:
@@ -76,13 +87,22 @@ def test_a_full_disk_stops_new_jobs_and_nothing_else(mags: Installation) -> None
     assert refused.value.code == 503 and "disk" in refused.value.read().decode()
     done = mags.cli("run", "true", check=False)
     assert done.returncode == 125 and b"disk" in done.stderr and b"full" in done.stderr
-    before = len(mags.out("logs", "counter").splitlines())
-    assert mags.out("exec", "box", "echo goes on; echo x > /root/small; cat /root/small") == "goes on\nx\n"
-    until(lambda: len(mags.out("logs", "counter").splitlines()) > before + 1)
-    assert mags.out("exec", "counter", "touch /tmp/stop; echo told") == "told\n"
-    until(lambda: mags.json("status", job.strip())["status"] == "completed")
+    before = len(counted(mags))
+    assert mags.out("exec", "box", "echo goes on; echo x > /root/small; sync; cat /root/small") == "goes on\nx\n"
+    until(lambda: len(counted(mags)) > before + 1)
 
+    grow(filler, leave=16 << 20)
+    fill(filler)  # the reserve too: who writes now stands still until there is room, and sees no error
+    writing = mags.popen("exec", "box", "head -c 64000000 /dev/zero >/root/large; sync; sha256sum /root/large")
+    until(lambda: "stands still" in (mags.data / "log" / "host.log").read_text())
     filler.unlink()
+    written, _ = writing.communicate(timeout=120)
+    assert writing.returncode == 0 and hashlib.sha256(bytes(64_000_000)).hexdigest() in written.decode()
+
     until(lambda: accepting(mags))
     assert mags.out("run", "echo again") == "again\n"
     assert mags.out("exec", "box", "cat /root/small") == "x\n"
+    assert mags.out("exec", "counter", "touch /tmp/stop; echo told") == "told\n"
+    until(lambda: mags.json("status", job.strip())["status"] == "completed")
+    numbers = counted(mags)
+    assert numbers == list(range(len(numbers)))
