@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ async def test_handles_outlive_the_server_and_the_mount(
     await engine.close(unmount=True)
     engine = await Engine.open(engine.settings, place / "host", host_id="h1")
     again = await Exports.open(place)
+    assert again.port == exports.port
     export = await again.add("vm", "127.0.0.1", directory)
     other = await Client.connect("127.0.0.1", export.port, mount=False)
     assert (await other.read(handle, 0, 10))[0] == b"kept"
@@ -41,6 +43,20 @@ async def test_handles_outlive_the_server_and_the_mount(
     await other.aclose()
     await again.close()
     await engine.close(unmount=True)
+
+
+async def test_a_port_that_somebody_has_taken_is_given_up(tmp_path: Path) -> None:
+    first = await Exports.open(tmp_path)
+    await first.close()
+    with socket.socket() as other:
+        other.bind(("", first.port))
+        other.listen()
+        second = await Exports.open(tmp_path)
+        await second.close()
+        assert second.port != first.port
+    third = await Exports.open(tmp_path)
+    await third.close()
+    assert third.port == second.port
 
 
 async def test_killed_volume_loses_nothing_that_a_client_sends_again(

@@ -8,6 +8,7 @@ await exports.remove(vm_id)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -25,6 +26,7 @@ T = TypeVar("T")
 THREADS = 16
 SWEEP_INTERVAL = 1.0
 KEY_FILE = "jfs.key"
+PORT_FILE = "jfs.port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Export:
 
 
 class Exports:
-    """All exports of this host. Restart-safe: handles, which guests keep, are signed with a key in `state`."""
+    """All exports of this host. Restart-safe: handles, which guests keep, are signed with a key in `state`, and the
+    port stays, since the kernel leads a guest's connection on to where an earlier one of the same addresses went."""
 
     def __init__(self, key: bytes, port: int) -> None:
         self.port = port
@@ -48,15 +51,11 @@ class Exports:
 
     @classmethod
     async def open(cls, state: Path, *, port: int = 0) -> Exports:
-        """state: a private directory, for the key. port: of every listener; 0: one that is free now."""
+        """state: a private directory, for key and port. port: of every listener; 0: the last one if it is free."""
         file = state / KEY_FILE
         if not file.exists():
             write_atomic(file, os.urandom(32), durable=True)
-        if not port:
-            with socket.socket() as probe:
-                probe.bind(("", 0))
-                port = probe.getsockname()[1]
-        return cls(file.read_bytes(), port)
+        return cls(file.read_bytes(), port or _kept_port(state / PORT_FILE))
 
     async def add(self, vm_id: str, address: str, directory: Path) -> Export:
         """Serve `directory` to what connects to `address`. Repeatable. OSError if it cannot listen or open."""
@@ -98,3 +97,19 @@ class Exports:
             await asyncio.sleep(SWEEP_INTERVAL)
             for _, files, _, _ in list(self._served.values()):
                 await self._in_thread(files.sweep)
+
+
+def _kept_port(file: Path) -> int:
+    """The port in the file if nobody has it now, or else another one, then kept there."""
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        return _free_port(int(file.read_text()))
+    port = _free_port(0)
+    write_atomic(file, str(port).encode())
+    return port
+
+
+def _free_port(wish: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("", wish))
+        return int(probe.getsockname()[1])
