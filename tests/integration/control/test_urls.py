@@ -168,6 +168,17 @@ async def test_an_alias_follows_its_workspace(mags: Installation, gateway: Edge)
     assert (await gateway.resolve("my-app")).status == "unknown"
 
 
+async def test_an_alias_leads_to_a_sandbox_without_a_workspace_by_its_name(mags: Installation, gateway: Edge) -> None:
+    await mags.api.post("/mags-url-aliases", json={"subdomain": "named", "workspace_id": "booth"})
+    named = await sandbox(mags, "booth")
+    assert (await gateway.resolve("named")).vm_id == named["vm_id"]
+    # What has the workspace goes before what has only the name, when both are up.
+    placed = await sandbox(mags, "booth-2", workspace_id="booth", no_sync=True)
+    assert (await gateway.resolve("named")).vm_id == placed["vm_id"]
+    await mags.api.post("/mags-jobs/booth-2/stop")
+    assert (await gateway.resolve("named")).vm_id == named["vm_id"]
+
+
 @pytest.mark.parametrize("name", ["www", "api", "-a", "a-", "a.b", "a_b", "x" * 64, "", "80-x", "xn--a", "ä"])
 async def test_a_name_that_can_not_be_is_refused(mags: Installation, name: str) -> None:
     answer = await mags.api.post("/mags-url-aliases", json={"subdomain": name, "workspace_id": "w"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, case, func, select
+from sqlalchemy import Row, Select, and_, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control import errors
@@ -104,13 +104,20 @@ async def open_on_vm(session: AsyncSession, owner: str, vm_id: str) -> Sequence[
     ).scalars().all()  # fmt: skip
 
 
-async def newest_of_workspace(session: AsyncSession, owner: str, workspace: str) -> Job | None:
-    """The job that a workspace's alias leads to: one that is up, else the newest."""
+async def led_to(session: AsyncSession, owner: str, workspace: str) -> Job | None:
+    """The job that an alias of `workspace` leads to: one that is up, else the newest. A sandbox that has no workspace
+    is led to by its name."""
     return (
         await session.execute(
             select(Job)
-            .where(Job.owner_id == owner, Job.workspace == workspace)
-            .order_by(case((Job.status.in_(UP), 0), else_=1), Job.persistent.desc(), Job.created_ms.desc(), Job.id)
+            .where(Job.owner_id == owner, or_(Job.workspace == workspace, Job.name == workspace))
+            .order_by(
+                case((Job.status.in_(UP), 0), else_=1),
+                case((Job.workspace == workspace, 0), else_=1),
+                Job.persistent.desc(),
+                Job.created_ms.desc(),
+                Job.id,
+            )
             .limit(1)
         )
     ).scalar_one_or_none()

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from mags.control.http.callers import Authenticator
 from mags.control.lifecycles.world import World
 from mags.control.models import Alias, Job, SshPort
-from mags.control.records.jobs import newest_of_workspace
+from mags.control.records.jobs import led_to
 from mags.control.urls.names import resolve, split_name
 from mags.control.urls.ssh import authorise
 from mags.protocol import edge, messages
@@ -90,7 +90,7 @@ class EdgeAnswers:
         async with self._world.db.read() as session:
             owner = (await session.execute(select(Job.owner_id).where(Job.subdomain == subdomain))).scalar_one_or_none()
             alias = (await session.execute(select(Alias).where(Alias.subdomain == subdomain))).scalar_one_or_none()
-            if alias is not None and await newest_of_workspace(session, alias.owner_id, alias.workspace) is not None:
+            if alias is not None and await led_to(session, alias.owner_id, alias.workspace) is not None:
                 owner = alias.owner_id
         if owner != caller.user_id:
             raise Problem("forbidden", "This token does not open this address.")

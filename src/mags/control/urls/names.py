@@ -1,7 +1,7 @@
 """From a public name to a VM.
 
 A name is `SUB` or `PORT-SUB`. SUB is a job's own subdomain, or an alias, which leads to the newest job of its
-workspace. An alias publishes its workspace: the bare name leads to the job's first open port, or 8080, also when none
+workspace, or to the sandbox of that name. An alias publishes its workspace: the bare name leads to the job's first open port, or 8080, also when none
 is open; any other port has to be open.
 """
 
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from mags.control.lifecycles.reaching import reach
 from mags.control.lifecycles.world import World
 from mags.control.models import Alias, Job, OpenPort, Vm
-from mags.control.records.jobs import newest_of_workspace, vm_of
+from mags.control.records.jobs import led_to, vm_of
 from mags.hostclient import HostState
 from mags.protocol.edge import Resolve, Resolved
 from mags.protocol.errors import Problem
@@ -57,7 +57,7 @@ async def _job(session: AsyncSession, subdomain: str) -> tuple[Job | None, bool]
     alias = (await session.execute(select(Alias).where(Alias.subdomain == subdomain))).scalar_one_or_none()
     if alias is None:
         return None, False
-    return await newest_of_workspace(session, alias.owner_id, alias.workspace), True
+    return await led_to(session, alias.owner_id, alias.workspace), True
 
 
 def _answer(world: World, job: Job, vm: Vm | None, opened: OpenPort | None, subdomain: str, port: int) -> Resolved:
