@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from mags.host import remains
 from mags.host.app import serve
 from mags.host.config import Settings
 from mags.host.images import ImageStore
@@ -34,7 +35,7 @@ async def world(
     memory: Memory = meminfo,
     **values: object,
 ) -> AsyncIterator[Caller]:
-    """A host program in this process; at its end every VM is gone, unless it has been told to leave."""
+    """A host program in this process; at its end every VM is gone."""
     (folder / "nats").mkdir()
     async with nats_server(folder / "nats", jetstream=True) as url:
         settings = Settings.model_validate(
@@ -64,6 +65,7 @@ async def world(
                 stop.set()
             async with asyncio.timeout(PATIENCE):
                 await program
+            await remains.clear(settings.state, settings.runtime_dir)  # those asleep keep their networks
 
 
 async def put_to_sleep(caller: Caller) -> str:

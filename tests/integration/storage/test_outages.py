@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -67,31 +68,41 @@ async def test_store_killed_in_the_middle_of_syncs(
     """It is started again by its supervisor. Another host, with nothing in its cache, finds each whole generation."""
     engine = await open_engine(place / "host", settings)
     elsewhere = await open_engine(place / "elsewhere", settings, host_id="h2")
-    chance, failed = random.Random(5), 0
+    chance, failed, syncs = random.Random(5), 0, []
     async with rig_on(engine, place) as rig:
         generations = elsewhere.workspaces.of(rig.attached.attachment.workspace_id)
         wanted = bytearray(16 * MIB)
-        for _ in range(4):
+
+        async def write() -> None:
             data, offset = chance.randbytes(6 * MIB), chance.randrange(10) * MIB
             await rig.qemu.write_bytes(data, SPOT + offset)
-            before = bytes(wanted), rig.attached.generation
             wanted[offset : offset + len(data)] = data
+
+        for _ in range(2):  # how long one takes that nothing befalls
+            await write()
+            begun = time.monotonic()
+            await rig.syncer.sync()
+            syncs.append(time.monotonic() - begun)
+        for _ in range(24):
+            before = bytes(wanted), rig.attached.generation
+            await write()
             syncing = asyncio.create_task(rig.syncer.sync())
-            await asyncio.sleep(chance.random() * 0.4)
+            await asyncio.sleep(chance.random() * syncs[-1])
             assert store.pid is not None
             os.kill(store.pid, signal.SIGKILL)
             try:
                 await syncing
             except StorageError:
                 failed += 1
-                if before[1]:  # the last whole one is as it was
-                    await until(lambda: store.pid is not None)
-                    await served(store)
-                    assert read(generations.path(before[1]), len(wanted)) == before[0]
+                await until(lambda: store.pid is not None)
+                await served(store)  # the last whole one is as it was
+                assert read(generations.path(before[1]), len(wanted)) == before[0]
             synced = await rig.synced()
             await served(store)
             assert read(generations.path(synced.generation), len(wanted)) == wanted
-    assert failed > 0
+            if failed >= 2:
+                break
+    assert failed >= 2
 
 
 async def served(store: SeaweedFS) -> None:
