@@ -1,8 +1,8 @@
 """From a public name to a VM.
 
 A name is `SUB` or `PORT-SUB`. SUB is a job's own subdomain, or an alias, which leads to the newest job of its
-workspace, or to the sandbox of that name. An alias publishes its workspace: the bare name leads to the job's first open port, or 8080, also when none
-is open; any other port has to be open.
+workspace, or to the sandbox of that name. An alias publishes what it leads to: the bare name goes to the job's first
+open port, or 8080, also when none is open; any other port has to be open.
 """
 
 from __future__ import annotations
