@@ -21,6 +21,7 @@ async def test_it_answers_the_first_greeting_of_every_morning(
 ) -> None:
     """Also when it fell asleep in full flow, so that its channel was cut in the middle of a frame."""
     monkeypatch.setattr("mags.host.guest.channel.THOROUGH_AFTER", ())
+    monkeypatch.setattr("mags.host.guest.channel.RECONNECT_AFTER", 2 * TIMEOUT)
     async with vms.running(vm) as world:
         process = await world.channel.exec(Exec(script=b"yes 0123456789", window=1 << 20))
         await read_until(process, b"0123456789\n")
@@ -28,6 +29,7 @@ async def test_it_answers_the_first_greeting_of_every_morning(
         for _ in range(NIGHTS):
             await vm.save()
             vm = await vmm.wake(SPEC, vm.directory, namespace=None, uid=UID)
+            await vm.resume()
             channel = await Channel.connect(vm.channel_path, timeout=TIMEOUT)
             (held,) = channel.hello.processes
             assert held.running
