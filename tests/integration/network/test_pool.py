@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mags.host.network import NamespacePool, NetworkExhausted, NetworkMissing, NetworkUnavailable
+from mags.host.network import pool as pools
 from tests.kit.networks import WEBSITE, Guest, Servers, World, ask, ip
 
 
@@ -188,6 +191,50 @@ async def test_a_flushed_firewall_is_put_back(world: World, pool: NamespacePool,
             await asyncio.to_thread(guest.ask, "203.0.113.2", 8080)
     finally:
         servers.close()
+
+
+async def test_rules_that_cannot_be_put_back_at_once_are_put_back_later(
+    world: World, pool: NamespacePool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nft fails once to tell, by an error of the system, and once to write."""
+    monkeypatch.setattr(pools, "RETRY_SECONDS", 0.01)
+    gone, failures = pool._workshop.host_rules_gone, [OSError(errno.EMFILE, os.strerror(errno.EMFILE))]
+
+    def look() -> bool:
+        if failures:
+            raise failures.pop()
+        return gone()
+
+    monkeypatch.setattr(pool._workshop, "host_rules_gone", look)
+    (broken := tmp_path / "broken").touch()
+    stand_in = tmp_path / "bin" / "nft"
+    stand_in.parent.mkdir()
+    real = shutil.which("nft")
+    stand_in.write_text(f'#!/bin/sh\n[ "$1" = -f ] && rm {broken} 2>&- && echo no memory >&2 && exit 1\nexec {real} "$@"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
+    subprocess.run(["nft", "flush", "ruleset"], check=True)
+    async with asyncio.timeout(60):
+        while pool.installation not in tables():
+            await asyncio.sleep(0.01)
+    assert not failures and not broken.exists()
+
+
+async def test_the_last_number_that_an_earlier_process_left_is_followed_by_the_first(
+    world: World, tmp_path: Path, runtime: Path
+) -> None:
+    subnet = "10.231.0.0/29"
+    pool = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0, subnet=subnet)
+    *others, last = [await pool.take() for _ in range(3)]
+    for namespace in others:
+        await pool.release(namespace)
+    await pool.aclose()
+    again = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0, subnet=subnet)
+    fresh = await again.take()
+    assert (last.index, fresh.index) == (2, 0)
+    await again.release(fresh)
+    assert await again.sweep(()) == [last.index]
+    await again.aclose()
 
 
 async def test_a_cancelled_take_leaves_nothing(world: World, tmp_path: Path, runtime: Path) -> None:

@@ -37,7 +37,7 @@ FILL_DELAY_SECONDS = 0.2
 """Whoever takes a namespace is about to start a VM; filling leaves it the processor first, unless none is ready."""
 
 RETRY_SECONDS = 2.0
-"""How long filling rests after it failed."""
+"""How long filling, or putting the host's rules back, rests after it failed."""
 
 
 class NamespacePool:
@@ -103,7 +103,7 @@ class NamespacePool:
         await self._apply_host_rules()
         self._found = await self._do(self._workshop.existing)
         self._used = set(self._found)
-        self._next = max(self._used, default=-1) + 1
+        self._next = (max(self._used, default=-1) + 1) % self._workshop.site.subnet.size
         self._hungry.set()
         self._tasks.append(asyncio.create_task(self._fill(), name="network-pool"))
         self._tasks.append(asyncio.create_task(self._guard(), name="network-guard"))
@@ -184,12 +184,19 @@ class NamespacePool:
         """Put the host's rules back when somebody flushes them: without them guests reach the host."""
         while True:
             await self._watch.table_removed()
-            try:
-                if await self._do(self._workshop.host_rules_gone):
-                    log.warning("somebody removed our table of nftables: putting it back")
-                    await self._apply_host_rules()
-            except NetworkError as error:
-                log.error("cannot put the rules of nftables back: %s", error)
+            while not await self._put_back():
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _put_back(self) -> bool:
+        """Whether the host's rules are there again, or were all the time."""
+        try:
+            if await self._do(self._workshop.host_rules_gone):
+                log.warning("somebody removed our table of nftables: putting it back")
+                await self._apply_host_rules()
+        except Exception as error:  # whatever it is, guarding goes on
+            log.error("cannot put the rules of nftables back: %s", error)
+            return False
+        return True
 
     async def _fill(self) -> None:
         while True:
