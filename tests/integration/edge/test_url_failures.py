@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 
+import pytest
 import websockets
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
@@ -70,20 +72,25 @@ async def test_a_known_name_works_while_control_is_away_and_a_new_one_says_so(wo
 
     assert (await world.get("shop")).status_code == 200
     assert new.status_code == 503
-    assert "control program does not" in new.text
+    assert "Try again soon" in new.text and "control" not in new.text
 
 
-async def test_a_host_without_room_says_so(world: World) -> None:
+@pytest.mark.parametrize(("code", "said"), [("no_capacity", "no room"), ("unavailable", "be shown")])
+async def test_why_a_vm_can_not_be_had_is_told_to_the_log_and_not_to_strangers(
+    world: World, caplog: pytest.LogCaptureFixture, code: str, said: str
+) -> None:
+    caplog.set_level(logging.INFO)
     await world.start()
     vm = world.host.vm("v1", {8080: await world.serve(App())})
-    vm.problem = Problem("no_capacity", "There is no memory to wake it now.")
+    vm.problem = Problem(code, "The memory of host rack-7 is used up (43 MB free, 96 MB needed).")
     world.control.publish("shop", "v1")
 
     seen = await world.get("shop")
 
-    assert seen.status_code == 503
-    assert "There is no memory to wake it now." in seen.text
-    assert seen.headers["retry-after"]
+    assert seen.status_code == 503 and seen.headers["retry-after"]
+    assert said in seen.text
+    assert not [word for word in ("rack-7", "MB", "job-of-v1") if word in seen.text]
+    assert "shop.apps.localhost (job-of-v1): The memory of host rack-7 is used up (43 MB free" in caplog.text
 
 
 async def test_a_program_that_answers_garbage_harms_only_its_own_url(world: World) -> None:

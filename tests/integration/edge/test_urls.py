@@ -156,8 +156,8 @@ async def test_a_vm_that_starts_again_elsewhere_is_waited_for(world: World) -> N
     assert (await world.get("shop")).text == "before"
 
     world.control.names["shop", None] = answers("starting", subdomain="shop")
-    await world.control.changed("shop")
     before = world.control.resolutions
+    await world.control.changed("shop")
     async with asyncio.timeout(60):
         while world.control.resolutions == before:  # it has heard, and asked
             await asyncio.sleep(0.01)
@@ -223,7 +223,6 @@ async def test_what_is_not_there_is_said_with_the_right_status(world: World) -> 
     assert (quiet.status_code, lost.status_code, ended.status_code) == (502, 410, 410)
     assert (shut.status_code, none.status_code) == (404, 404)
     assert "no program in it listens on port 8080" in quiet.text
-    assert "job-of-v1" in quiet.text
     assert quiet.headers["retry-after"]
 
 

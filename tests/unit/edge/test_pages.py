@@ -10,13 +10,15 @@ from mags.edge.urls.pages import Page
 ALL = [
     pages.unknown("x.example"),
     pages.closed("x.example", 80),
-    pages.stopped("x.example", "name"),
+    pages.stopped("x.example"),
     pages.starting("x.example"),
     pages.private("x.example"),
-    pages.not_listening(8080, "name", 10.0),
+    pages.not_listening(8080, 10.0),
     pages.dropped(),
-    pages.went_down("<b>"),
-    pages.trouble("A sentence."),
+    pages.went_down(),
+    pages.changed("x.example"),
+    pages.no_room(),
+    pages.trouble(),
 ]
 
 
@@ -33,7 +35,7 @@ def test_a_page_is_a_whole_http_answer(page: Page) -> None:
 
 
 def test_names_from_outside_are_escaped() -> None:
-    body = pages.not_listening(8080, '<script>alert("x")</script>', 1).body()
+    body = pages.unknown('<script>alert("x")</script>').body()
     assert b"<script>" not in body
     assert b"&lt;script&gt;" in body
 

@@ -54,10 +54,11 @@ class Gate:
         try:
             return await self._answer(request)
         except Problem as problem:
-            return _page(pages.trouble(problem.message))
+            log.info("%s: %s", request.host, problem.message)
+            return _page(pages.problem(problem.code))
         except Exception:
             log.exception("a request to %s", request.host)
-            return _page(pages.trouble("Something went wrong on our side."))
+            return _page(pages.trouble())
 
     async def _answer(self, request: Request) -> Response:
         try:
@@ -122,7 +123,7 @@ def _page(page: Page) -> Response:
 
 def _refusal(target: Resolved, host: str) -> Page:
     if target.status == "stopped":
-        return pages.stopped(host, target.name)
+        return pages.stopped(host)
     if target.status == "closed":
         return pages.closed(host, target.port)
     if target.status == "starting":

@@ -1,4 +1,8 @@
-"""The pages that people see when a public URL can't be shown: what is wrong, and what whom to do."""
+"""The pages that people see when a public URL can't be shown: what is wrong, and what to do.
+
+Strangers read them: they name nothing but the address and its port. What the owner or the operator wants to know beyond
+that (the sandbox, the host, why) is in the edge's log.
+"""
 
 from __future__ import annotations
 
@@ -76,12 +80,12 @@ def closed(host: str, port: int) -> Page:
     )
 
 
-def stopped(host: str, name: str) -> Page:
+def stopped(host: str) -> Page:
     return Page(
         410,
         "This has ended",
         f"The machine behind {host} was stopped.",
-        f"start it again with `mags run` or `mags new` ({name or 'it'} is gone).",
+        "start it again with `mags run` or `mags new`.",
     )
 
 
@@ -98,12 +102,12 @@ def private(host: str) -> Page:
     )
 
 
-def not_listening(port: int, name: str, waited: float) -> Page:
+def not_listening(port: int, waited: float) -> Page:
     return Page(
         502,
         "The program is not answering",
         f"The machine is up, but no program in it listens on port {port} (waited {waited:g} s).",
-        f"start your server on 0.0.0.0:{port}, and see `mags logs {name or 'NAME'}`.",
+        f"start your server on 0.0.0.0:{port}, and see `mags logs NAME`.",
         retry_after=5,
     )
 
@@ -117,16 +121,41 @@ def dropped() -> Page:
     )
 
 
-def went_down(name: str) -> Page:
+def went_down() -> Page:
     return Page(
         503,
         "The machine went down",
         "The machine was put to sleep, or ended, before its program had answered. It may or may not have done what was "
         "asked.",
-        f"see `mags status {name or 'NAME'}`; a machine that sleeps wakes with the next request.",
+        "see `mags status NAME`; a machine that sleeps wakes with the next request.",
         retry_after=5,
     )
 
 
-def trouble(sentence: str) -> Page:
-    return Page(503, "Not available now", sentence, retry_after=5)
+def changed(host: str) -> Page:
+    return Page(503, "Not available now", f"{host} has just changed. Load it again.", retry_after=1)
+
+
+def no_room() -> Page:
+    return Page(
+        503,
+        "No room now",
+        "There is no room to wake this machine at the moment. Try again soon.",
+        "stop a VM that you don't need, or put one to sleep; `mags pool` says what is free.",
+        retry_after=5,
+    )
+
+
+def trouble() -> Page:
+    return Page(
+        503,
+        "Not available now",
+        "This can't be shown at the moment. Try again soon.",
+        "see `mags status NAME`; the log of `mags edge` says why.",
+        retry_after=5,
+    )
+
+
+def problem(code: str) -> Page:
+    """For a problem (protocol.errors) whose sentence is for the log only."""
+    return no_room() if code == "no_capacity" else trouble()

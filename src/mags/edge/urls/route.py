@@ -98,7 +98,7 @@ class Route:
         """End the connections that have led to this VM since before then (Unix time)."""
         for front, lead in list(self._leads.items()):
             if lead.vm_id == vm_id and front.joined_ms is not None and front.joined_ms <= at_ms:
-                front.cut(pages.went_down(self.target.name).raw())
+                front.cut(pages.went_down().raw())
 
     # --- told by fronts -------------------------------------------------------------------------------------------
 
@@ -126,13 +126,14 @@ class Route:
         try:
             await self._join(front)
         except Problem as problem:
-            log.info("%s: %s", self.host, problem.message)
+            log.info("%s (%s): %s", self.host, self.target.name, problem.message)
             front.refuse(self._page(problem).raw())
-        except NotListening:
+        except NotListening as error:
+            log.info("%s (%s): %s", self.host, self.target.name, error)
             front.refuse(self._not_listening().raw())
         except Exception:
             log.exception("a connection of %s", self.host)
-            front.refuse(pages.trouble("Something went wrong on our side.").raw())
+            front.refuse(pages.trouble().raw())
 
     async def _join(self, front: Front) -> None:
         """Connect `front` to the VM. Problem, NotListening when it can't be."""
@@ -167,13 +168,13 @@ class Route:
 
     def _page(self, problem: Problem) -> pages.Page:
         if problem.code in ("not_found", "gone"):
-            return pages.stopped(self.host, self.target.name)
+            return pages.stopped(self.host)
         if problem.code == "guest_failed":
             return self._not_listening()
-        return pages.trouble(problem.message)
+        return pages.problem(problem.code)
 
     def _changed(self) -> pages.Page:
-        return pages.trouble(f"{self.host} has just changed. Load it again.")
+        return pages.changed(self.host)
 
     def _not_listening(self) -> pages.Page:
-        return pages.not_listening(self.target.port, self.target.name, self._routes.patience)
+        return pages.not_listening(self.target.port, self._routes.patience)
