@@ -127,10 +127,10 @@ class Front(Side):
             return False
         early, self._early, self._early_size = self._early, None, 0
         self.peer = back
+        assert self.transport is not None
+        self.transport.resume_reading()  # before the writing: that may find the VM slow already, and pause it again
         for data in early:
             back.transport.write(data)
-        assert self.transport is not None
-        self.transport.resume_reading()
         return True
 
     def rest(self) -> bool:
@@ -140,6 +140,7 @@ class Front(Side):
         back, self.peer = self.peer, None
         if back is None:
             return self._resting
+        back.peer = None  # what it still has to write is no measure for the next one's pace
         self._early, self._resting, self.joined_ms = [], True, None
         assert self.transport is not None
         self.transport.resume_reading()
