@@ -1,4 +1,4 @@
-"""`python -m bench [GROUP...] [--json]`: measure what the README promises."""
+"""`python -m bench [GROUP...] [--only PART] [--json]`: measure what the README promises."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ GROUPS = {
     "peers": "bench.peers",
 }
 DEFAULT = ("core", "workspaces", "persistent")
+PARTS = ("pool", "exec", "output", "empty", "many")
+"""Of `core`, each with the baseline beside it."""
+
+
+async def _measure(group: str, parts: list[str] | None) -> list[Row]:
+    module = importlib.import_module(GROUPS[group])
+    rows: list[Row] = await (module.measure(parts) if parts and group == "core" else module.measure())
+    return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("group", nargs="*", help=f"of {', '.join(GROUPS)}; default: {', '.join(DEFAULT)}")
+    parser.add_argument("--only", action="append", metavar="PART", choices=PARTS, help=f"of core: {', '.join(PARTS)}")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     wishes = parser.parse_args()
     unknown = [name for name in wishes.group if name not in GROUPS]
@@ -34,7 +43,7 @@ def main() -> int:
     end = sessions.begin(sessions.place(installation.KIND))
     missed = False
     for name in wishes.group or DEFAULT:
-        rows: list[Row] = asyncio.run(importlib.import_module(GROUPS[name]).measure())
+        rows = asyncio.run(_measure(name, wishes.only))
         print(as_json(rows) if wishes.json else f"\n### {name}\n{as_table(rows)}", flush=True)
         missed |= any(one.ok is False for one in rows)
     end()

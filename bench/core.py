@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 import time
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 from bench import floor
@@ -18,12 +19,15 @@ FLOOD_S = 60.0
 CLIENTS = 20
 
 
-async def measure() -> list[Row]:
+async def measure(parts: Collection[str] = ("pool", "exec", "output", "empty", "many")) -> list[Row]:
     _say("the floor: bare clones and the guest channel")
     rows, baseline = await floor.measure()
-    rows += await asyncio.to_thread(_api, baseline)
-    rows += await asyncio.to_thread(_without_a_pool, baseline)
-    rows += await asyncio.to_thread(_many)
+    if {"pool", "exec", "output"}.intersection(parts):
+        rows += await asyncio.to_thread(_api, baseline, parts)
+    if "empty" in parts:
+        rows += await asyncio.to_thread(_without_a_pool, baseline)
+    if "many" in parts:
+        rows += await asyncio.to_thread(_many)
     return rows
 
 
@@ -31,46 +35,44 @@ def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def _api(baseline: Row) -> list[Row]:
-    rows = []
+def _api(baseline: Row, parts: Collection[str]) -> list[Row]:
+    rows: list[Row] = []
     with server(MAGS_HOST_POOL_TARGET="2") as mags:
         api = Api(mags)
-        _say("jobs from the pool")
         api.until_recorded(api.run("echo warm"))
-        samples, clones = [], 0
-        for _ in range(RUNS):
-            api.settle(2)
-            time.sleep(0.3)
-            begin = time.perf_counter()
-            request_id = api.run("echo hi")
-            end = api.frames(request_id)
-            samples.append(milliseconds(begin))
-            status = api.call("GET", f"/mags-jobs/{request_id}/status")
-            assert all(status[key] == end[key] for key in ("status", "exit_code", "error")), (status, end)
-            assert status["status"] == "completed" and status["start_kind"] in ("pool", "clone"), status
-            clones += status["start_kind"] == "clone"
-        if clones:
-            _say(f"{clones} of {RUNS} found the pool empty")
-        rows.append(
-            row(
-                "API: POST to recorded exit, pool VM",
-                "ms",
-                samples,
-                goal=min(100, 4 * baseline.median),
-                baseline=baseline,
-            )
-        )
-        samples = []
-        for _ in range(RUNS):
-            api.settle(2)
-            time.sleep(0.2)
-            begin = time.perf_counter()
-            mags.cli("run", "echo hi")
-            samples.append(milliseconds(begin))
-        rows.append(row("mags run 'echo hi', whole process", "ms", samples, goal=400))
-        rows += _execs(mags, api, baseline)
-        rows += _output(mags, api)
+        if "pool" in parts:
+            rows += _jobs(mags, api, baseline)
+        if "exec" in parts:
+            rows += _execs(mags, api, baseline)
+        if "output" in parts:
+            rows += _output(mags, api)
     return rows
+
+
+def _jobs(mags: Installation, api: Api, baseline: Row) -> list[Row]:
+    _say("jobs from the pool")
+    samples, clones = [], 0
+    for _ in range(RUNS):
+        api.settle(2)
+        begin = time.perf_counter()
+        request_id = api.run("echo hi")
+        end = api.frames(request_id)
+        samples.append(milliseconds(begin))
+        status = api.call("GET", f"/mags-jobs/{request_id}/status")
+        assert all(status[key] == end[key] for key in ("status", "exit_code", "error")), (status, end)
+        assert status["status"] == "completed" and status["start_kind"] in ("pool", "clone"), status
+        clones += status["start_kind"] == "clone"
+    if clones:
+        _say(f"{clones} of {RUNS} found the pool empty")
+    goal = min(100, 4 * baseline.median)
+    rows = [row("API: POST to recorded exit, pool VM", "ms", samples, goal=goal, baseline=baseline)]
+    samples = []
+    for _ in range(RUNS):
+        api.settle(2)
+        begin = time.perf_counter()
+        mags.cli("run", "echo hi")
+        samples.append(milliseconds(begin))
+    return [*rows, row("mags run 'echo hi', whole process", "ms", samples, goal=400)]
 
 
 def _output(mags: Installation, api: Api) -> list[Row]:

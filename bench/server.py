@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mags.host.machines.presence import EVERY_S, LOOK_S
 from tests.kit.installation import Installation
 
 
@@ -56,7 +57,9 @@ class Api:
             time.sleep(0.001)
 
     def settle(self, idle: int, *, seconds: float = 120.0) -> None:
-        """Wait until the pool holds `idle` VMs and nothing is being made."""
+        """Wait until the pool holds `idle` VMs and nothing is being made or ended, as the host has said since now: what
+        is done to fill the pool again after a job is not part of the next one."""
+        time.sleep(EVERY_S + LOOK_S)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             pool = self.call("GET", "/mags-jobs/pool-status")
