@@ -7,11 +7,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.kit.installation import Installation
+
+SITE = r"""
+printf '#!/bin/sh\nprintf "HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n"\n' > /root/site
+chmod +x /root/site
+nohup nc -lk -p 8080 -e /root/site > /dev/null 2>&1 &
+until nc -z 127.0.0.1 8080; do sleep 0.1; done
+"""
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
@@ -57,6 +66,30 @@ def test_down_leaves_nothing_and_up_goes_on(mags: Installation) -> None:
     mags.start()
     assert mags.out("exec", "asleep", "cat /dev/shm/it") == "remembered\n"
     assert mags.out("exec", "awake", "cat /dev/shm/it") == "me too\n"
+
+
+def test_visitors_wake_nothing_that_was_just_put_to_sleep(mags: Installation) -> None:
+    host = mags.out("url", "asleep", "8080").strip().split("/")[2]
+    mags.cli("exec", "asleep", SITE)
+    mags.cli("exec", "awake", "head -c 150000000 /dev/urandom > /dev/shm/much")  # it takes a while to put this away
+
+    def visit(number: int) -> bool:
+        try:
+            httpx.get(f"http://{mags.apps}/{number}", headers={"Host": host}, timeout=60, trust_env=False)
+        except (httpx.NetworkError, httpx.RemoteProtocolError):  # nobody is there any more
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as visitors:
+        visits = [visitors.submit(lambda: all(visit(number) for number in range(100_000))) for _ in range(4)]
+        assert visit(0)
+        said = mags.down()
+        assert not any(done.result() for done in visits)
+    assert "taking" not in said
+    assert "could not be put away" not in (mags.folder / "up.log").read_text()
+    assert in_the_kernel(mags) == []
+    mags.start()
+    assert mags.out("exec", "asleep", "cat /dev/shm/it") == "remembered\n"
 
 
 def test_what_a_killed_up_has_left_is_put_away(mags: Installation) -> None:

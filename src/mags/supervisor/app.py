@@ -1,6 +1,7 @@
 """The supervisor: starts the programs in order, keeps them running, ends them in the other order.
 
-    lock -> ports -> broker (-> object store) -> control -> host, edge -> (up) -> edge -> host -> control -> broker
+    lock -> ports -> broker (-> object store) -> control -> host, edge
+    (up) -> edge -> VMs asleep or ended -> control -> host -> broker; if VMs go on: edge -> host -> control -> broker
 
 A program that dies is started again (kit.children). When the supervisor itself is killed, its programs end with it;
 VMs go on, and the next `mags up` takes them over.
@@ -8,6 +9,7 @@ VMs go on, and the next `mags up` takes them over.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Callable
@@ -84,10 +86,19 @@ class Supervisor:
             raise
 
     async def put_vms_away(self) -> None:
-        """Asleep or ended, before the programs stop."""
-        if self._hosts is not None and "host" in self.settings.programs:
-            here = [presence.host_id for presence in self._hosts.own]
-            await vms.put_away(self._hosts.client, here, note=self._note)
+        """Asleep or ended, before the host program stops.
+
+        The edge ends first, or a visitor would wake what has just been put to sleep. Control tells its clients how
+        their jobs ended; what it lets in until it ends too is put away after that.
+        """
+        if self._hosts is None or "host" not in self.settings.programs:
+            return
+        here = [presence.host_id for presence in self._hosts.own]
+        until = asyncio.get_running_loop().time() + vms.DEADLINE
+        for program in ("edge", "control"):
+            if program in self._services:
+                await self._services[program].stop()
+            await vms.put_away(self._hosts.client, here, until=until, note=self._note)
 
     async def stop(self) -> None:
         """End everything, in the other order. Idempotent. VMs go on unless they were stopped before."""

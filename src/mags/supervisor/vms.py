@@ -25,11 +25,12 @@ DEADLINE = 90.0
 """Seconds for all of them."""
 
 
-async def put_away(client: Client, host_ids: Iterable[str], *, note: Callable[[str], None]) -> None:
-    """Every VM of these hosts asleep or ended, as far as that goes within the deadline; failures are logged."""
+async def put_away(client: Client, host_ids: Iterable[str], *, until: float, note: Callable[[str], None]) -> None:
+    """Every VM of these hosts asleep or ended, as far as that goes until then (the event loop's time); failures are
+    logged. Called again, it takes those that have come or woken meanwhile."""
     gate = asyncio.Semaphore(AT_ONCE)
     try:
-        async with asyncio.timeout(DEADLINE), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout_at(until), asyncio.TaskGroup() as tasks:
             for host_id in host_ids:
                 vms = [vm for vm in await _vms(client, host_id) if _is_alive(vm)]
                 if vms:
@@ -37,7 +38,7 @@ async def put_away(client: Client, host_ids: Iterable[str], *, note: Callable[[s
                 for vm in vms:
                     tasks.create_task(_put_away(client, host_id, vm, gate))
     except TimeoutError:
-        log.warning("not every VM could be put away within %g s", DEADLINE)
+        log.warning("not every VM could be put away in time")
 
 
 def _is_alive(vm: m.VmReport) -> bool:
