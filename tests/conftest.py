@@ -2,6 +2,9 @@
 
 Every process that a test starts inherits `MAGS_TEST_SESSION`; at the end none that carries it may live. In CI the
 machine is otherwise quiet, so namespaces, mounts and network links are compared as well.
+
+With workers (pytest-xdist, `-n`) they and their controller are one session: it begins before the first worker and looks
+for what is left after the last. A worker has its temporary files in a directory within the session's.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import pytest
 import pytest_asyncio
 
 from mags.host.storage.seaweedfs import SeaweedFS
+from tests.guest import fuzzing
 from tests.kit import installation, sessions
 
 SESSION = sessions.current()
@@ -30,11 +34,20 @@ os.environ.pop("MAGS_API_URL", None)
 os.environ.pop("MAGS_API_TOKEN", None)
 os.environ.pop("MAGS_TOKEN", None)
 
+VM = ("in a real VM", True)
 _vm_tests_passed = 0
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """A short place for temporary files; and whatever dead sessions have left goes."""
+    if _is_worker(config):  # as short as can be: unix sockets lie in it
+        whole = Path(config.option.basetemp)
+        config.option.basetemp = str(whole.with_name(whole.name.removeprefix("popen-gw")))
+        return
     if not config.option.basetemp:
         place = sessions.place("mt")
         config.option.basetemp = str(place)
@@ -46,9 +59,15 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     outcome = yield
-    global _vm_tests_passed
     report = outcome.get_result()  # type: ignore[attr-defined]
-    if report.when == "call" and report.passed and item.get_closest_marker("vm") is not None:
+    if report.when == "call" and item.get_closest_marker("vm") is not None:
+        report.user_properties.append(VM)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """(Workers' reports come to the controller too, as JSON.)"""
+    global _vm_tests_passed
+    if report.when == "call" and report.passed and VM in [tuple(one) for one in report.user_properties]:
         _vm_tests_passed += 1
 
 
@@ -100,6 +119,9 @@ _before = _things()
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if _is_worker(session.config):
+        return
+    fuzzing.end(fuzzing.place(session.config))
     deadline = time.monotonic() + 15
     while (left := _processes()) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from mags.host.guest import Channel
-from tests.guest import kit
-from tests.guest.fuzzing import HARNESSES, Fuzzer
+from tests.guest import fuzzing, kit
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,14 +15,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def fuzzers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fuzzer]]:
-    """Those that this session asks for, begun."""
+def fuzzers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of those that this session asks for, begun."""
+    tmp_path_factory.getbasetemp()  # whose place is emptied first
+    folder = fuzzing.place(request.config)
     names = " ".join(item.name for item in request.session.items)
-    wanted = [harness for harness in HARNESSES if f"finds_nothing[{harness}]" in names]
-    started = {name: Fuzzer(name, HARNESSES[name](), tmp_path_factory.mktemp(name)) for name in wanted}
-    yield started
-    for fuzzer in started.values():
-        fuzzer.end()
+    for harness, seeds in fuzzing.HARNESSES.items():
+        if f"finds_nothing[{harness}]" in names:
+            fuzzing.begin(harness, seeds(), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from mags.protocol.guest import Configure, FrameType
 from mags.protocol.guest.frames import END_OF_INPUT, MORE, encode_frame
@@ -19,55 +22,77 @@ SECONDS = int(os.environ.get("MAGS_FUZZ_SECONDS", "60"))
 BUILD_S = 240
 """Beyond that: building them, and their last input."""
 MAX_SIZE = 64 * 1024
+STATUS = "status"
+"""The file in which a fuzzer's exit status is, once it has ended."""
 FOUND = kit.GUEST / "fuzz" / "found"
 """Inputs that once broke something: a folder for each harness."""
 
 
-class Fuzzer:
-    """One of them, from its build to its end."""
+def place(config: pytest.Config) -> Path:
+    """The directory of the session's fuzzers, whichever of its workers asks."""
+    within = Path(config.option.basetemp)
+    return (within.parent if hasattr(config, "workerinput") else within) / "fuzzing"
 
-    def __init__(self, harness: str, seeds: Mapping[str, bytes], place: Path) -> None:
-        self.harness = harness
-        self._artefacts = place / "artefacts"
-        corpus = place / "corpus"
-        for folder in (self._artefacts, corpus):
-            folder.mkdir(parents=True)
-        for name, seed in seeds.items():
-            (corpus / name).write_bytes(seed)
-        options = [
-            f"-max_total_time={SECONDS}",
-            f"-max_len={MAX_SIZE}",
-            f"-artifact_prefix={self._artefacts}/",
-            "-rss_limit_mb=1024",
-            "-timeout=60",
-            "-verbosity=0",
-        ]
-        # Made here too, so that nobody waits for it; at the lowest priority, so that no other test does.
-        script = 'make -s -C "$0" "build/$1" && harness=$0/build/$1 && shift && exec nice -n 19 "$harness" "$@"'
-        words = ["sh", "-c", script, str(kit.GUEST), harness, *options, str(corpus), *map(str, FOUND.glob(harness))]
-        self._log = place / "log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                words, cwd=place, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
-        self._deadline = time.monotonic() + SECONDS + BUILD_S
 
-    def wait(self) -> tuple[int, str]:
-        """Its status and what it said. Inputs that broke something are in `found` from now on."""
-        status = self._process.wait(max(1.0, self._deadline - time.monotonic()))
-        said = self._log.read_text(errors="replace")
-        for artefact in sorted(self._artefacts.iterdir()):
-            kept = FOUND / self.harness / artefact.name
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(artefact, kept)
-            said += f"\nThe input that broke it is kept: {kept}"
-        return status, said
+def begin(harness: str, seeds: Mapping[str, bytes], folder: Path) -> None:
+    """From its build to its end, in the background; once, though several workers may begin it."""
+    here = folder / harness
+    try:
+        here.mkdir(parents=True)
+    except FileExistsError:
+        return
+    (here / "artefacts").mkdir()
+    corpus = here / "corpus"
+    corpus.mkdir()
+    for name, seed in seeds.items():
+        (corpus / name).write_bytes(seed)
+    options = [
+        f"-max_total_time={SECONDS}",
+        f"-max_len={MAX_SIZE}",
+        f"-artifact_prefix={here}/artefacts/",
+        "-rss_limit_mb=1024",
+        "-timeout=60",
+        "-verbosity=0",
+    ]
+    # Made here too, so that nobody waits for it; at the lowest priority, so that no other test does.
+    script = f"""flock "$0" make -s -C "$0" "build/$1" && harness=$0/build/$1 && shift && nice -n 19 "$harness" "$@"
+        echo $? > {STATUS}.new && mv {STATUS}.new {STATUS}"""
+    words = ["sh", "-c", script, str(kit.GUEST), harness, *options, str(corpus), *map(str, FOUND.glob(harness))]
+    with (here / "log").open("wb") as log:
+        process = subprocess.Popen(
+            words, cwd=here, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    (here / "pid").write_text(str(process.pid))
+    _begun.append(process)
 
-    def end(self) -> None:
-        """Nothing of it lives on."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+
+_begun: list[subprocess.Popen[bytes]] = []
+
+
+def wait(harness: str, folder: Path) -> tuple[int, str]:
+    """Its status and what it said. Inputs that broke something are in `found` from now on."""
+    here = folder / harness
+    deadline = time.monotonic() + SECONDS + BUILD_S
+    while not (here / STATUS).exists():
+        assert time.monotonic() < deadline, f"{harness} does not end"
+        time.sleep(0.1)
+    said = (here / "log").read_text(errors="replace")
+    for artefact in sorted((here / "artefacts").iterdir()):
+        kept = FOUND / harness / artefact.name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artefact, kept)
+        said += f"\nThe input that broke it is kept: {kept}"
+    return int((here / STATUS).read_text()), said
+
+
+def end(folder: Path) -> None:
+    """Nothing of them lives on."""
+    for file in folder.glob("*/pid"):
+        if not (file.parent / STATUS).exists():
+            with suppress(ProcessLookupError):
+                os.killpg(int(file.read_text()), signal.SIGKILL)
+    for process in _begun:
+        process.wait()
 
 
 def step(kind: int, payload: bytes = b"", flags: int = 0, back: int = 0) -> bytes:

@@ -17,8 +17,9 @@ TIMEOUT = 60.0
 
 
 def build(target: str) -> Path:
-    """Make a target of guest/Makefile; what it made."""
-    made = subprocess.run(["make", "-s", "-C", str(GUEST), target], capture_output=True, text=True, check=False)
+    """Make a target of guest/Makefile, one at a time; what it made."""
+    make = ["flock", str(GUEST), "make", "-s", "-C", str(GUEST), target]
+    made = subprocess.run(make, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stdout + made.stderr
     return GUEST / target
 

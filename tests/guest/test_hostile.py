@@ -43,7 +43,7 @@ class Liar:
 
 @asynccontextmanager
 async def guest(directory: Path, script: Script) -> AsyncIterator[Path]:
-    """A socket behind which the script plays an agent, once."""
+    """A socket behind which the script plays an agent, anew for each connection."""
 
     async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -168,12 +168,15 @@ async def test_an_impossible_hello_is_refused(tmp_path: Path) -> None:
             await Channel.connect(path, timeout=TIMEOUT)
 
 
-async def test_a_late_hello_of_the_first_reset_is_not_taken_for_the_second(tmp_path: Path) -> None:
+async def test_a_late_hello_of_the_first_connection_is_not_taken_for_the_second(tmp_path: Path) -> None:
+    nonces: list[bytes] = []
+
     async def slow(liar: Liar) -> None:
-        _, _, first = await liar.frame()
-        _, _, second = await liar.frame()
-        liar.send(FrameType.HELLO, 0, first[2:10] + b"\x01\0\x05\x04\0\0\0\x07\0\0\0")
-        liar.send(FrameType.HELLO, 0, second[2:10] + b"\x01\0\x05\x04\0\0\0\x08\0\0\0")
+        _, _, reset = await liar.frame()
+        nonces.append(reset[2:10])
+        if len(nonces) == 2:
+            liar.send(FrameType.HELLO, 0, nonces[0] + b"\x01\0\x05\x04\0\0\0\x07\0\0\0")
+            liar.send(FrameType.HELLO, 0, nonces[1] + b"\x01\0\x05\x04\0\0\0\x08\0\0\0")
 
     async with guest(tmp_path, slow) as path:
         channel = await Channel.connect(path, timeout=TIMEOUT)

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -135,8 +134,6 @@ class Installation:
                 self.up.wait(timeout=60)
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with suppress(OSError):
-                self.folder.parent.rmdir()
 
     def programs(self) -> dict[str, list[int]]:
         """Pids of the running programs by name (control, host, edge, nats-server) that belong to this installation."""

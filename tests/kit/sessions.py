@@ -58,6 +58,9 @@ def begin(*places: Path) -> Callable[[], None]:
     def end() -> None:
         if not within_another and not _networks(places):
             mine.unlink(missing_ok=True)
+            for one in places:
+                with suppress(OSError):  # none, or not empty
+                    one.rmdir()
         os.close(descriptor)
 
     return end
