@@ -8,6 +8,7 @@ leaves the arguments out that say where the server is.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
@@ -110,6 +111,23 @@ def parser(module: Any, name: str) -> argparse.ArgumentParser:
         )
         made.add_argument("--api-token", metavar="TOKEN", help="the token (default: MAGS_API_TOKEN, likewise)")
     return made
+
+
+def add_paging(parser: argparse.ArgumentParser, *, number: int | None = None) -> None:
+    """-n and --page, for `page_size` and `page` of a list. `number`: how many by default; None: as many as come."""
+    default = "all" if number is None else number
+    parser.add_argument(
+        "-n", "--number", type=int, default=number, metavar="N", help=f"how many at most (default {default})"
+    )
+    parser.add_argument("--page", type=int, default=1, help="the page of that many (default 1)")
+
+
+def note_hidden(console: Console, found: Mapping[str, Any], shown: int, what: str) -> None:
+    """Say how many are on later pages than the one in `found` (`total`, `page`, `page_size`)."""
+    page = found.get("page", 1)
+    hidden = found["total"] - found.get("page_size", 0) * (page - 1) - shown
+    if hidden > 0:
+        console.note(f"{hidden} {what}: --page {page + 1}")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -225,6 +225,8 @@ class Workspace(TypedDict):
 class Workspaces(TypedDict):
     workspaces: list[Workspace]
     total: int
+    page: int
+    page_size: int
 
 
 class Alias(TypedDict):
@@ -279,6 +281,8 @@ class Token(TypedDict):
 class Tokens(TypedDict):
     tokens: list[Token]
     total: int
+    page: int
+    page_size: int
 
 
 class Done(TypedDict):

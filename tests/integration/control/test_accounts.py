@@ -50,6 +50,20 @@ async def test_a_token_is_shown_once_and_kept_as_a_hash(mags: Installation) -> N
     assert secret not in str(vars(kept))
 
 
+async def test_tokens_come_whole_or_in_pages(mags: Installation) -> None:
+    made = [await token(mags, name=f"page {number}") for number in range(3)]
+    whole = (await mags.api.get("/tokens")).json()
+    assert whole["total"] == len(whole["tokens"]) and (whole["page"], whole["page_size"]) == (1, 10_000)
+    ids = [row["id"] for row in whole["tokens"]]
+    assert ids[-3:] == [one["id"] for one in made]
+
+    pages = [(await mags.api.get("/tokens", params={"page": n + 1, "page_size": 2})).json() for n in range(len(ids))]
+    assert [row["id"] for page in pages for row in page["tokens"]] == ids
+    assert {(page["total"], page["page_size"]) for page in pages} == {(len(ids), 2)}
+    for wrong in ({"page": 0}, {"page_size": 0}, {"page_size": 10_001}):
+        assert (await mags.api.get("/tokens", params=wrong)).status_code == 422
+
+
 async def test_a_revoked_token_is_void_at_once(mags: Installation) -> None:
     made = await token(mags, name="short")
     async with client(mags.url, made["token"]) as api:

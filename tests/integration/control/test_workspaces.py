@@ -36,6 +36,22 @@ async def test_runs_of_a_local_workspace_share_its_vm_while_it_lives(mags: Insta
     assert await out(mags, "cat f", workspace_id="local", no_sync=True) == "x"
 
 
+async def test_workspaces_come_whole_or_in_pages(mags: Installation) -> None:
+    await mags.host()
+    for name in ("page-1", "page-2", "page-3"):
+        await mags.run("true", workspace_id=name, no_sync=True)
+    whole = (await mags.api.get("/mags-workspaces")).json()
+    names = [row["workspace_id"] for row in whole["workspaces"]]
+    assert names[:3] == ["page-3", "page-2", "page-1"] and whole["total"] == len(names)
+
+    two = (await mags.api.get("/mags-workspaces", params={"page_size": 2})).json()
+    next_two = (await mags.api.get("/mags-workspaces", params={"page_size": 2, "page": 2})).json()
+    assert [row["workspace_id"] for row in two["workspaces"] + next_two["workspaces"]] == names[:4]
+    assert (next_two["total"], next_two["page"], next_two["page_size"]) == (whole["total"], 2, 2)
+    assert (await mags.api.get("/mags-workspaces", params={"page": 9999})).json()["workspaces"] == []
+    assert (await mags.stranger.get("/mags-workspaces")).json()["total"] == 0
+
+
 async def test_two_runs_at_once_of_a_new_workspace_share_one_vm(mags: Installation) -> None:
     await mags.host()
     ids = await asyncio.gather(*(mags.submit("sleep 0.1", workspace_id="both", no_sync=True) for _ in range(5)))

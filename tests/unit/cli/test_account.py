@@ -51,3 +51,15 @@ def test_a_private_key_is_never_sent(mags: Mags, tmp_path: Path, monkeypatch: py
     outcome = mags("ssh-key", "add", str(tmp_path / "id"))
     assert outcome.status == 2 and not outcome.seen
     assert mags("ssh-key", "add", str(tmp_path / "missing")).status == 1
+
+
+@pytest.mark.parametrize(("words", "kind"), [(("token", "revoke"), "tokens"), (("ssh-key", "remove"), "ssh_keys")])
+def test_a_name_that_two_have_is_not_guessed(
+    mags: Mags, monkeypatch: pytest.MonkeyPatch, words: tuple[str, str], kind: str
+) -> None:
+    monkeypatch.setenv("MAGS_API_URL", "http://mags.test")
+    monkeypatch.setenv("MAGS_API_TOKEN", "t")
+    two = mags(*words, "ci", answer={kind: [{"id": "1", "name": "ci"}, {"id": "2", "name": "ci"}], "total": 2})
+    assert two.status == 1 and "Give the id" in two.err and len(two.seen) == 1
+    one = mags(*words, "ci", answer={kind: [{"id": "1", "name": "ci"}], "total": 1})
+    assert one.status == 0 and one.seen[1].path.endswith("/1")

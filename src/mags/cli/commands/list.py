@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mags.cli.command import Session, add_json
+from mags.cli.command import Session, add_json, add_paging, note_hidden
 from mags.cli.times import duration, since
 from mags.sdk.calls import jobs
 
@@ -12,8 +12,7 @@ from mags.sdk.calls import jobs
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-s", "--status", choices=["pending", "running", "sleeping", "completed", "error"])
     parser.add_argument("-w", "--workspace", metavar="NAME", help="only those of this workspace")
-    parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="how many at most (default 20)")
-    parser.add_argument("--page", type=int, default=1, help="the page of that many (default 1)")
+    add_paging(parser, number=20)
     parser.add_argument("-q", "--quiet", action="store_true", help="print request ids only")
     add_json(parser)
 
@@ -45,7 +44,5 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     ]
     heads = ("JOB", "NAME", "WORKSPACE", "STATUS", "EXIT", "CREATED", "TOOK")
     session.console.table(heads, rows, nothing="No jobs yet. Run one: mags run 'echo Hello World'")
-    hidden = found["total"] - found["page_size"] * (found["page"] - 1) - len(rows)
-    if hidden > 0:
-        session.console.note(f"{hidden} older ones: --page {found['page'] + 1}")
+    note_hidden(session.console, found, len(rows), "older ones")
     return 0

@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         case "remove":
             keys = session.sender.send(account.list_ssh_keys())["ssh_keys"]
             ids = [key["id"] for key in keys if key.get("name") == arguments.key]
-            session.sender.send(account.delete_ssh_key(ids[0] if len(ids) == 1 else arguments.key))
+            if len(ids) > 1:
+                raise Refused(f"{len(ids)} keys are called {arguments.key}. Give the id (`mags ssh-key list`).")
+            session.sender.send(account.delete_ssh_key(ids[0] if ids else arguments.key))
             console.note(f"{arguments.key} is removed.")
     return 0
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from mags.cli.command import Refused, Session, add_json
+from mags.cli.command import Refused, Session, add_json, add_paging, note_hidden
 from mags.cli.times import since
 from mags.sdk.calls import account
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    add_json(verbs.add_parser("list", help="list them"))
+    listing = verbs.add_parser("list", help="list them, the oldest first")
+    add_paging(listing)
+    add_json(listing)
     make = verbs.add_parser("create", help="make one; it is printed once")
     make.add_argument("name", help="what it is for")
     make.add_argument("--expires", metavar="TIME", help="when it ends (ISO 8601)")
@@ -36,7 +38,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
                 console.out(secret)
                 console.note("This is the only time that it is shown.")
         case "list":
-            found = session.sender.send(account.list_tokens())
+            found = session.sender.send(account.list_tokens(page=arguments.page, page_size=arguments.number))
             if arguments.json:
                 console.json(found)
                 return 0
@@ -46,12 +48,15 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
                 for token in found["tokens"]
             ]  # fmt: skip
             console.table(("ID", "NAME", "CREATED", "USED", "ENDS"), rows, nothing="No tokens.")
+            note_hidden(console, found, len(rows), "more")
         case "revoke":
             ids = [
                 token["id"]
                 for token in session.sender.send(account.list_tokens())["tokens"]
                 if token["name"] == arguments.token
             ]
-            session.sender.send(account.delete_token(ids[0] if len(ids) == 1 else arguments.token))
+            if len(ids) > 1:
+                raise Refused(f"{len(ids)} tokens are called {arguments.token}. Give the id (`mags token list`).")
+            session.sender.send(account.delete_token(ids[0] if ids else arguments.token))
             console.note(f"{arguments.token} is void.")
     return 0

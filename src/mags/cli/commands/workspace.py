@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from mags.cli.command import MISUSED, Refused, Session, add_json
+from mags.cli.command import MISUSED, Refused, Session, add_json, add_paging, note_hidden
 from mags.cli.times import since, size
 from mags.sdk.calls import workspaces
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    add_json(verbs.add_parser("list", help="list them"))
+    listing = verbs.add_parser("list", help="list them, the last used first")
+    add_paging(listing)
+    add_json(listing)
     one = verbs.add_parser("show", help="say everything about one")
     one.add_argument("workspace")
     add_json(one)
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
 
 
 def _list(arguments: argparse.Namespace, session: Session) -> int:
-    found = session.sender.send(workspaces.list_workspaces())
+    found = session.sender.send(workspaces.list_workspaces(page=arguments.page, page_size=arguments.number))
     if arguments.json:
         session.console.json(found)
         return 0
@@ -66,6 +68,7 @@ def _list(arguments: argparse.Namespace, session: Session) -> int:
     ]
     heads = ("WORKSPACE", "SIZE", "DISK", "USED", "SAVED", "BASE", "JOB")
     session.console.table(heads, rows, nothing="No workspaces. Make one: mags run -w NAME 'echo hello > file'")
+    note_hidden(session.console, found, len(rows), "more")
     return 0
 
 

@@ -23,6 +23,7 @@ from mags.control.accounts.schemas import (
 from mags.control.db import now_ms
 from mags.control.http import Json, Keeper, Reader, Reference, TheWorld, Writer, the_once, with_warnings
 from mags.control.http.callers import authenticator
+from mags.control.http.paging import LONGEST_PAGE, Page, PageSize
 from mags.control.http.times import moment
 from mags.control.models import SshKey, Token
 from mags.control.records import accounts, public_keys
@@ -68,11 +69,11 @@ def _token_view(token: Token) -> dict[str, Any]:
     }
 
 
-@router.get("/tokens", response_model=TokenList, summary="List tokens")
-async def list_tokens(world: TheWorld, caller: Reader) -> Response:
+@router.get("/tokens", response_model=TokenList, summary="List tokens, the oldest first")
+async def list_tokens(world: TheWorld, caller: Reader, page: Page = 1, page_size: PageSize = LONGEST_PAGE) -> Response:
     async with world.db.read() as session:
-        rows = await accounts.tokens(session, caller.user_id)
-    return Json({"tokens": [_token_view(row) for row in rows], "total": len(rows)})
+        rows, total = await accounts.tokens(session, caller.user_id, offset=(page - 1) * page_size, limit=page_size)
+    return Json({"tokens": [_token_view(row) for row in rows], "total": total, "page": page, "page_size": page_size})
 
 
 @router.post("/tokens", status_code=201, response_model=NewToken, summary="Make a token; it is shown only this once")

@@ -74,6 +74,8 @@ class NewToken(TokenView, WarningView):
 class TokenList(View):
     tokens: list[TokenView]
     total: int
+    page: int
+    page_size: int
 
 
 class SshKeyView(WarningView):

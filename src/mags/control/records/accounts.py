@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control import errors
@@ -108,10 +108,14 @@ async def add_token(
     return row
 
 
-async def tokens(session: AsyncSession, owner: str) -> Sequence[Token]:
-    return (
-        await session.execute(select(Token).where(Token.owner_id == owner).order_by(Token.created_ms, Token.id))
-    ).scalars().all()  # fmt: skip
+async def tokens(session: AsyncSession, owner: str, *, offset: int, limit: int) -> tuple[Sequence[Token], int]:
+    """The oldest first, with how many there are in all."""
+    mine = Token.owner_id == owner
+    total = (await session.execute(select(func.count()).select_from(Token).where(mine))).scalar_one()
+    rows = await session.execute(
+        select(Token).where(mine).order_by(Token.created_ms, Token.id).offset(offset).limit(limit)
+    )
+    return rows.scalars().all(), total
 
 
 async def remove_token(session: AsyncSession, owner: str, token_id: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -108,16 +108,15 @@ async def add(
     return row
 
 
-async def every(session: AsyncSession, owner: str) -> Sequence[Workspace]:
-    """Synced ones, and local ones while a VM has them; newest use first."""
-    return (
-        await session.execute(
-            select(Workspace)
-            .where(
-                Workspace.owner_id == owner,
-                Workspace.deleted_ms == 0,
-                Workspace.synced.is_(True) | Workspace.vm_id.is_not(None),
-            )
-            .order_by(Workspace.used_ms.desc(), Workspace.id)
-        )
-    ).scalars().all()  # fmt: skip
+async def page(session: AsyncSession, owner: str, *, offset: int, limit: int) -> tuple[Sequence[Workspace], int]:
+    """Synced ones, and local ones while a VM has them; newest use first, with how many there are in all."""
+    where = (
+        Workspace.owner_id == owner,
+        Workspace.deleted_ms == 0,
+        Workspace.synced.is_(True) | Workspace.vm_id.is_not(None),
+    )
+    total = (await session.execute(select(func.count()).select_from(Workspace).where(*where))).scalar_one()
+    rows = await session.execute(
+        select(Workspace).where(*where).order_by(Workspace.used_ms.desc(), Workspace.id).offset(offset).limit(limit)
+    )
+    return rows.scalars().all(), total

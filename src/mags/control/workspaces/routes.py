@@ -16,6 +16,7 @@ from mags.control import errors
 from mags.control.db import now_ms
 from mags.control.http import Body, Json, Reader, Reference, TheWorld, View, WarningView, Writer, with_warnings
 from mags.control.http.context import IdempotencyKey
+from mags.control.http.paging import LONGEST_PAGE, Page, PageSize
 from mags.control.http.times import moment
 from mags.control.lifecycles.release import release
 from mags.control.lifecycles.world import World
@@ -51,6 +52,8 @@ class WorkspaceView(WarningView):
 class WorkspaceList(View):
     workspaces: list[WorkspaceView]
     total: int
+    page: int
+    page_size: int
 
 
 class Removed(View):
@@ -84,12 +87,16 @@ async def _jobs_of(session: AsyncSession, owner: str, rows: Sequence[Workspace])
     return {str(vm_id): job_id for vm_id, job_id in found}
 
 
-@router.get("", response_model=WorkspaceList, summary="List workspaces")
-async def list_workspaces(world: TheWorld, caller: Reader) -> Response:
+@router.get("", response_model=WorkspaceList, summary="List workspaces, the last used first")
+async def list_workspaces(
+    world: TheWorld, caller: Reader, page: Page = 1, page_size: PageSize = LONGEST_PAGE
+) -> Response:
     async with world.db.read() as session:
-        rows = await workspaces.every(session, caller.user_id)
+        offset = (page - 1) * page_size
+        rows, total = await workspaces.page(session, caller.user_id, offset=offset, limit=page_size)
         using = await _jobs_of(session, caller.user_id, rows)
-    return Json({"workspaces": [_view(row, using.get(row.vm_id or "")) for row in rows], "total": len(rows)})
+    views = [_view(row, using.get(row.vm_id or "")) for row in rows]
+    return Json({"workspaces": views, "total": total, "page": page, "page_size": page_size})
 
 
 @router.get("/{id}", response_model=WorkspaceView, summary="One workspace")

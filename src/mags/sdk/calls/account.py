@@ -21,9 +21,9 @@ def health() -> Call[dict[str, Any]]:
     return Call("GET", "/health", timeout=10)
 
 
-def list_tokens() -> Call[types.Tokens]:
-    """API tokens, without their secrets."""
-    return Call("GET", "/tokens")
+def list_tokens(*, page: int = 1, page_size: int | None = None) -> Call[types.Tokens]:
+    """API tokens without their secrets, the oldest first. Without `page_size` all of them, 10,000 at most."""
+    return Call("GET", "/tokens", query={"page": page, "page_size": page_size})
 
 
 def create_token(name: str, *, expires_at: str | None = None, scopes: Sequence[str] | None = None) -> Call[types.Token]:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 TAR = "application/x-tar"
 
 
-def list_workspaces() -> Call[types.Workspaces]:
-    """All workspaces."""
-    return Call("GET", "/mags-workspaces")
+def list_workspaces(*, page: int = 1, page_size: int | None = None) -> Call[types.Workspaces]:
+    """Workspaces, the last used first. Without `page_size` all of them, 10,000 at most."""
+    return Call("GET", "/mags-workspaces", query={"page": page, "page_size": page_size})
 
 
 def get_workspace(workspace_id: str) -> Call[types.Workspace]:
