@@ -182,7 +182,8 @@ async def test_vms_that_are_to_stay_sleep_and_others_end(world: World) -> None:
     host = Host(await world.login("host"), reports)
     await host.serve()
     notes: list[str] = []
-    await vms.put_away(await world.login("supervisor"), ["h", "nowhere"], note=notes.append)
+    until = asyncio.get_running_loop().time() + vms.DEADLINE
+    await vms.put_away(await world.login("supervisor"), ["h", "nowhere"], until=until, note=notes.append)
     assert sorted(host.done) == [
         ("awake", "stop"), ("job", "stop"), ("tired", "sleep"), ("tired-local", "sleep"), ("tired-parked", "sleep")
     ]  # fmt: skip
