@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +91,59 @@ async def test_bytes_that_are_nobodys_are_swept(tmp_path: Path, monkeypatch: pyt
         assert (await store.get(kept)).data == b"kept"
         await mags.api.delete(f"/mags-files/{kept}")
         await uploads.sweep(mags.world)  # nothing is left
+
+
+async def chunks(mags: Installation) -> int:
+    """How many there are in the object store, of whole files and of others."""
+    found = await mags.nats.jetstream().stream_info(uploads.STREAM, subjects_filter=uploads.CHUNKS.format(">"))
+    return sum((found.state.subjects or {}).values())
+
+
+class Slow(io.BytesIO):
+    """A file that is still being read when its upload is cut off: from the second chunk on it waits."""
+
+    def __init__(self) -> None:
+        super().__init__(bytes(1 << 20))
+        self.stored, self.go_on = threading.Event(), threading.Event()
+
+    def readinto(self, buffer: Any) -> int:
+        if self.tell():
+            self.stored.set()
+            self.go_on.wait(60)
+        return super().readinto(buffer)
+
+
+async def test_an_upload_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
+    async with alone(tmp_path) as mags:
+        file = Slow()
+        putting = asyncio.create_task(uploads.put(mags.world, "cut", file))
+        await asyncio.to_thread(file.stored.wait, 60)
+        assert await chunks(mags) == 1
+        putting.cancel()
+        await asyncio.sleep(0)
+        file.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        assert await chunks(mags) == 0
+
+
+async def test_chunks_of_an_upload_that_died_with_its_control_are_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with alone(tmp_path) as mags:
+        await mags.nats.jetstream().publish(uploads.CHUNKS.format("dead"), b"x")
+        await uploads.sweep(mags.world)
+        assert await chunks(mags) == 1, "it may still be under way"
+        monkeypatch.setattr(uploads, "UNRECORDED", timedelta(hours=-1))
+        await uploads.sweep(mags.world)  # with no whole file beside it
+        assert await chunks(mags) == 0
+        monkeypatch.undo()
+        kept = (await mags.api.post("/mags-files", files={"file": ("a", b"kept")})).json()["file_id"]
+        await mags.nats.jetstream().publish(uploads.CHUNKS.format("dead"), b"x")
+        monkeypatch.setattr(uploads, "UNRECORDED", timedelta(hours=-1))
+        await uploads.sweep(mags.world)
+        store = await mags.nats.jetstream().object_store(BUCKET)
+        assert await chunks(mags) == 1 and (await store.get(kept)).data == b"kept"
 
 
 async def test_all_files_together_are_bounded(tmp_path: Path) -> None:
