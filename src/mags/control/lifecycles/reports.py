@@ -53,10 +53,10 @@ async def vm_changed(session: AsyncSession, event: VmChanged, effects: Effects) 
         if state not in FINAL_VM_STATES and vm.host_id is not None and event.at_ms > (vm.ended_ms or 0):
             effects.stale[vm.id] = vm.host_id
         return
-    if event.at_ms < vm.state_ms:
-        return
-    if state in FINAL_VM_STATES:
+    if state in FINAL_VM_STATES:  # whatever the time: nothing comes after, and its host's clock may have been set back
         await end_vm(session, vm, effects, state=state, reason=event.reason, at_ms=event.at_ms or None)
+        return
+    if event.at_ms < vm.state_ms:
         return
     if state != vm.state:
         vm.state, vm.state_ms = state, event.at_ms
