@@ -53,7 +53,7 @@ async def test_a_job_that_waits_for_room_goes_on(
 async def test_a_workspace_goes_from_host_to_host_by_epochs_and_numbers(
     tmp_path: Path, shift: Callable[[float], None], seconds: float
 ) -> None:
-    async with alone(tmp_path) as mags:
+    async with alone(tmp_path, host_lost_s=HOUR) as mags:  # only what a host says ends its VMs
         first = await mags.host("ha", storage="ok")
         body = await mags.run("echo 1 > f", workspace_id="p")
         await mags.api.post("/mags-jobs/p/sync")
