@@ -22,7 +22,7 @@ import pytest_asyncio
 
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.guest import fuzzing
-from tests.kit import installation, sessions
+from tests.kit import installation, objectstore, sessions
 
 SESSION = sessions.current()
 IN_CI = os.environ.get("CI") == "true"
@@ -80,7 +80,7 @@ async def seaweed() -> AsyncIterator[SeaweedFS]:
         try:
             yield server
         finally:
-            await server.stop()
+            await objectstore.cut(server)
 
 
 def _processes() -> dict[int, str]:

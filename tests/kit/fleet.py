@@ -27,6 +27,7 @@ from mags.host import remains
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.kit.installation import CACHE, Installation
 from tests.kit.line import Line
+from tests.kit.objectstore import cut
 from tests.kit.postgres import postgres
 
 PATIENCE_S = 120.0
@@ -49,7 +50,7 @@ def seaweedfs(directory: Path) -> Iterator[SeaweedFS]:
         try:
             yield store
         finally:
-            runner.run(store.stop())
+            runner.run(cut(store))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from mags.host.storage import engine as engines
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StaleEpoch, StorageUnavailable
@@ -37,6 +38,13 @@ def metadata(request: pytest.FixtureRequest) -> Iterator[Metadata]:
     else:
         with redis() as server:
             yield Metadata(server.url, server.start, server.stop)
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health is looked at all the time."""
+    monkeypatch.setattr(engines, "HEALTH_INTERVAL", 0.2)
+    monkeypatch.setattr(engines, "PROBE_TIMEOUT", 2.0)
 
 
 @pytest.fixture

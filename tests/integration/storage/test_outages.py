@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from mags.host.storage import engine as engines
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.errors import StorageError, StorageUnavailable
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.integration.storage.rig import MIB, SPOT, rig_on
 from tests.integration.storage.volumes import OpenEngine, until
+from tests.kit.objectstore import cut
 
 
 @pytest_asyncio.fixture
@@ -28,7 +30,13 @@ async def store(place: Path) -> AsyncIterator[SeaweedFS]:
     try:
         yield server
     finally:
-        await server.stop()
+        await cut(server)
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Health is looked at all the time."""
+    monkeypatch.setattr(engines, "HEALTH_INTERVAL", 0.2)
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ async def test_outage_is_said_and_made_up_for(
     async with rig_on(engine, place) as rig:
         await rig.qemu.write(1, SPOT, MIB)
         await rig.syncer.sync()
-        await store.stop()
+        await cut(store)
         await rig.qemu.write(2, SPOT + MIB, MIB)
         with pytest.raises(StorageUnavailable):
             await rig.syncer.sync()
