@@ -20,7 +20,7 @@ from tests.kit.installation import MAGS, Installation
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
-LINES = 60
+LINES = 45
 COUNT = f"i=0; while [ $i -lt {LINES} ]; do echo line $i; i=$((i+1)); sleep 0.1; done"
 EXPECTED = [f"line {number}" for number in range(LINES)]
 

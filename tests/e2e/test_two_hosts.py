@@ -123,7 +123,7 @@ def test_a_host_that_is_taken_out_of_service_hands_over_what_it_has(fleet: Fleet
     mags.cli("new", "box", "-p", "--startup-command", "echo up >> /root/f")
     mags.cli("exec", "box", "echo kept > /root/f")
     mags.cli("run", "-w", "left", "echo 1 > /root/f")
-    running = mags.popen("run", "sleep 5; echo done")
+    running = mags.popen("run", "sleep 3; echo done")
     until(lambda: len(a.vms()) == 3, "the script runs")
     b.start()
     fleet.host("b")

@@ -16,19 +16,19 @@ from tests.kit.nats_server import NatsProgram
 pytestmark = pytest.mark.vm
 
 JOBS = 10
-LINES = 2000
+LINES = 1000
 WRITER = f"""
 while [ ! -e /root/go ]; do sleep 0.1; done
 i=0
 while [ $i -lt {LINES} ]; do
     echo line $i
-    [ $((i % 500)) = 0 ] && echo err $i >&2 && sleep 0.5
+    [ $((i % 250)) = 0 ] && echo err $i >&2 && sleep 0.5
     i=$((i + 1))
 done
 exit 7
 """
 EXPECTED = "".join(f"line {n}\n" for n in range(LINES)).encode()
-ERRORS = "".join(f"err {n}\n" for n in range(0, LINES, 500)).encode()
+ERRORS = "".join(f"err {n}\n" for n in range(0, LINES, 250)).encode()
 
 
 async def go(caller: Caller, vm_id: str) -> None:
