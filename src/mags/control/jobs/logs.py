@@ -108,7 +108,7 @@ async def _final(world: World, job: Job, end: OutputEnd) -> bytes:
         patience = RECORD_PATIENCE
         while True:
             async with world.db.read() as session:
-                now = await jobs.find(session, job.owner_id, job.id)
+                now = await jobs.end_of(session, job.owner_id, job.id)
             if now is None or now.ended_ms is not None or now.completed_ms is not None or patience <= 0:
                 break
             await wait(event, 0.25)

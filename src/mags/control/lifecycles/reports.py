@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from mags.control.db import now_ms
 from mags.control.lifecycles.endings import OPEN, Effects, end_job, end_vm
 from mags.control.lifecycles.rows import hold, lock
+from mags.control.lifecycles.simple_ends import end_simply
 from mags.control.lifecycles.starts import note_started
 from mags.control.lifecycles.syncing import commit
 from mags.control.models import Job, Vm
@@ -18,6 +19,8 @@ from mags.protocol.states import FINAL_VM_STATES, JobStatus, VmState
 async def job_ended(session: AsyncSession, event: JobEnded, effects: Effects) -> None:
     """A script ended. A persistent job goes on as long as its VM does; any other one is over."""
     await lock(session, Vm, event.vm_id)
+    if await end_simply(session, event, effects):
+        return
     job = await hold(session, Job, event.job_id)
     if job is None or job.vm_id != event.vm_id or job.ended_ms is not None:
         return

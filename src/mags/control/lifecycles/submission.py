@@ -7,8 +7,9 @@ it by compare-and-swap, so that of two submissions at once one makes the VM and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control import errors
@@ -28,6 +29,10 @@ from mags.protocol.states import JobStatus, VmState
 LEASE_MS = 5_000
 """How long a control that works on a job's step keeps others from it; it renews the lease while it works."""
 DEFAULT_DISK_GB = 2
+
+_VMS = cast(Table, Vm.__table__)
+_ADD_VM, _ADD_JOB = insert(_VMS), insert(cast(Table, Job.__table__))
+"""On the way of every job, so made once and not by way of the session's bookkeeping."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +79,12 @@ async def submit(world: World, session: AsyncSession, caller: Caller, wish: JobW
     job_id = new_id()
     host_id = choice.host_id
     vm = new_vm(caller.user_id, wish, workspace, base, image=image, synced=synced, host_id=host_id, starter=job_id)
+    if workspace is None:
+        await session.execute(_ADD_VM, {column.key: getattr(vm, column.key) for column in _VMS.columns})
+        return await _record_job(session, caller, wish, vm.id, job_id, vm)
     session.add(vm)
     await session.flush()
-    if workspace is not None and not await attach(session, workspace, vm):
+    if not await attach(session, workspace, vm):
         # Another control gave it to its own VM between our look and now: this one is not needed.
         await session.delete(vm)
         await session.refresh(workspace)
@@ -259,7 +267,7 @@ async def _record_job(
         "subdomain": new_label() if wish.url_port is not None else None,
         "url_port": wish.url_port,
     }
-    await session.execute(insert(Job).values(values))
+    await session.execute(_ADD_JOB, values)
     if wish.url_port is not None:
         session.add(
             OpenPort(

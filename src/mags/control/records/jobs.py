@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, case, func, or_, select
+from sqlalchemy import Row, Select, String, and_, bindparam, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control import errors
@@ -17,27 +17,41 @@ UP = (JobStatus.RUNNING, JobStatus.SLEEPING)
 OPEN = (JobStatus.PENDING, JobStatus.RUNNING, JobStatus.SLEEPING)
 
 
+class _Search:
+    """What a reference means to an owner, looked for in this order. On the way of most requests, so the queries are
+    made once."""
+
+    def __init__(self, wanted: Select[*tuple[Any, ...]]) -> None:
+        mine = wanted.where(Job.owner_id == bindparam("owner"))
+        reference = bindparam("reference", type_=String)
+        named, placed = mine.where(Job.name == reference), mine.where(Job.workspace == reference)
+        self._by_id = mine.where(Job.id == reference)
+        self._others = [
+            query.order_by(Job.created_ms.desc(), Job.id).limit(1)
+            for query in (named.where(Job.status.in_(UP)), placed.where(Job.status.in_(UP)), named, placed)
+        ]
+
+    async def first(self, session: AsyncSession, owner: str, reference: str) -> Row[*tuple[Any, ...]] | None:
+        if is_id(reference):
+            wish = {"owner": owner, "reference": reference.lower()}
+            row = (await session.execute(self._by_id, wish)).one_or_none()
+            if row is not None:
+                return row
+        for query in self._others:
+            row = (await session.execute(query, {"owner": owner, "reference": reference})).one_or_none()
+            if row is not None:
+                return row
+        return None
+
+
+_JOB = _Search(select(Job))
+_JOB_AND_VM = _Search(select(Job, Vm).outerjoin(Vm, and_(Vm.id == Job.vm_id, Vm.owner_id == Job.owner_id)))
+
+
 async def find(session: AsyncSession, owner: str, reference: str) -> Job | None:
     """By exact id; by name, then workspace, among running or sleeping; by name, then workspace, the newest."""
-    row = await _first(session, select(Job), owner, reference)
+    row = await _JOB.first(session, owner, reference)
     return row[0] if row is not None else None
-
-
-async def _first(
-    session: AsyncSession, wanted: Select[*tuple[Any, ...]], owner: str, reference: str
-) -> Row[*tuple[Any, ...]] | None:
-    if is_id(reference):
-        row = (await session.execute(wanted.where(Job.id == reference.lower(), Job.owner_id == owner))).one_or_none()
-        if row is not None:
-            return row
-    named = wanted.where(Job.owner_id == owner, Job.name == reference)
-    placed = wanted.where(Job.owner_id == owner, Job.workspace == reference)
-    newest = (Job.created_ms.desc(), Job.id)
-    for query in (named.where(Job.status.in_(UP)), placed.where(Job.status.in_(UP)), named, placed):
-        row = (await session.execute(query.order_by(*newest).limit(1))).one_or_none()
-        if row is not None:
-            return row
-    return None
 
 
 async def get(session: AsyncSession, owner: str, reference: str) -> Job:
@@ -50,11 +64,22 @@ async def get(session: AsyncSession, owner: str, reference: str) -> Job:
 
 async def get_with_vm(session: AsyncSession, owner: str, reference: str) -> tuple[Job, Vm | None]:
     """As `get`, with the job's VM, in one query."""
-    both = select(Job, Vm).outerjoin(Vm, and_(Vm.id == Job.vm_id, Vm.owner_id == Job.owner_id))
-    row = await _first(session, both, owner, reference)
+    row = await _JOB_AND_VM.first(session, owner, reference)
     if row is None:
         raise errors.not_found("job, sandbox or workspace", reference)
     return row[0], row[1]
+
+
+_END = select(Job.status, Job.exit_code, Job.error, Job.ended_ms, Job.completed_ms).where(
+    Job.id == bindparam("key"), Job.owner_id == bindparam("owner")
+)
+
+
+async def end_of(
+    session: AsyncSession, owner: str, job_id: str
+) -> Row[str, int | None, str | None, int | None, int | None] | None:
+    """What is recorded of a job's end: status, exit code, error, and when its script ended and when it was over."""
+    return (await session.execute(_END, {"key": job_id, "owner": owner})).one_or_none()
 
 
 async def vm_of(session: AsyncSession, job: Job) -> Vm | None:

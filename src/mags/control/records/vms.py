@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import String, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.models import Job, Vm
@@ -17,16 +17,19 @@ class Footprint:
     pending: int
 
 
+_OWNER = bindparam("owner", type_=String)
+_FOOTPRINT = select(
+    select(func.count()).select_from(Vm).where(Vm.owner_id == _OWNER, Vm.active.is_(True)).scalar_subquery(),
+    select(func.count())
+    .select_from(Job)
+    .where(Job.owner_id == _OWNER, Job.status == JobStatus.PENDING)
+    .scalar_subquery(),
+)
+
+
 async def footprint(session: AsyncSession, owner: str) -> Footprint:
     """What an owner has now: VMs that exist or are about to, and jobs that wait."""
-    vms = select(func.count()).select_from(Vm).where(Vm.owner_id == owner, Vm.active.is_(True)).scalar_subquery()
-    pending = (
-        select(func.count())
-        .select_from(Job)
-        .where(Job.owner_id == owner, Job.status == JobStatus.PENDING)
-        .scalar_subquery()
-    )
-    row = (await session.execute(select(vms, pending))).one()
+    row = (await session.execute(_FOOTPRINT, {"owner": owner})).one()
     return Footprint(row[0], row[1])
 
 
