@@ -1,4 +1,4 @@
-"""HTTPS: certificates on demand for our names only, HTTP/2, redirects. curl is the client."""
+"""HTTPS: certificates on demand for our names only, HTTP/2 and HTTP/3, redirects. curl is the client."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mags.kit.process import Completed, run
+from tests.integration.edge import http3
 from tests.integration.edge.world import World, free_port
 from tests.kit.web import App
 
@@ -48,6 +49,19 @@ async def test_a_name_of_ours_gets_a_certificate_and_speaks_http_2(app: App, wor
     assert done.text == "hello\n2 200"
     assert app.requests[0].headers["x-forwarded-proto"] == "https"
     assert app.requests[0].headers["host"] == f"shop.apps.localhost:{https_port(world)}"
+
+
+async def test_a_page_comes_over_http_3_too(app: App, world: World) -> None:
+    """As Alt-Svc of the other versions says."""
+    port = int(https_port(world))
+    first = await curl(world, "shop.apps.localhost", "--http2", "-o", "/dev/null", "-D", "-")
+    assert f'alt-svc: h3=":{port}"' in first.text.lower()
+
+    headers, body = await http3.get("shop.apps.localhost", port, "/path", authority=authority(world))
+
+    assert (headers[":status"], body) == ("200", b"hello")
+    assert app.requests[-1].headers["x-forwarded-proto"] == "https"
+    assert app.requests[-1].headers["host"] == f"shop.apps.localhost:{port}"
 
 
 async def test_a_name_that_is_not_ours_gets_none(app: App, world: World) -> None:
