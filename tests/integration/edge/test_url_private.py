@@ -87,6 +87,13 @@ async def test_other_links_and_cookies_open_nothing(app: App, world: World, valu
     assert app.requests == []
 
 
+@pytest.mark.parametrize("other", ['theme={"dark":true}', "path=/x", f"{LINK_PARAMETER}=of-a-neighbour", "=", "a"])
+async def test_a_cookie_opens_it_whatever_programs_have_set_beside_it(app: App, world: World, other: str) -> None:
+    ours = f"{LINK_PARAMETER}={sign_link(SECRET, 'desk', lifetime_s=60)}"
+    for cookie in (f"{other}; {ours}", f"{ours}; {other}"):
+        assert (await world.get("desk", headers={"Cookie": cookie})).status_code == 200
+
+
 async def test_a_token_opens_it_and_never_reaches_the_program(app: App, world: World) -> None:
     good = await world.get("desk", headers={"X-Mags-Token": "good-token"})
     bad = await world.get("desk", headers={"X-Mags-Token": "bad-token"})

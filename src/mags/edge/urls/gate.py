@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from mags.edge.directory import STARTING_PATIENCE, Directory
@@ -92,8 +91,8 @@ class Gate:
                 # One slash: browsers take `//host` and `/\\host` for another site, and links come from strangers.
                 where = "/" + path.replace("\\", "%5C").lstrip("/") + (f"?{urlencode(rest)}" if rest else "")
                 return Response(303, [("Location", where), ("Set-Cookie", self._cookie(value)), _NO_STORE])
-        cookie = _cookie_of(request.headers.get("cookie", ""))
-        if cookie is not None and check_link(target.secret, target.subdomain, cookie):
+        cookies = _keys_of(request.headers.get("cookie", ""))
+        if any(check_link(target.secret, target.subdomain, key) for key in cookies):
             return None
         token = request.headers.get(TOKEN_HEADER.lower())
         if token and len(token) <= 512 and await self._directory.token_opens(target.subdomain, token):
@@ -109,12 +108,11 @@ class Gate:
 _NO_STORE = ("Cache-Control", "no-store")
 
 
-def _cookie_of(header: str) -> str | None:
-    try:
-        morsel = SimpleCookie(header).get(LINK_PARAMETER)
-    except CookieError:
-        return None
-    return morsel.value if morsel is not None else None
+def _keys_of(header: str) -> list[str]:
+    """All that a Cookie header has under our name, whatever else programs of this domain have set: http.cookies gives
+    up at the first cookie that it can't read, and of two with one name it knows the last."""
+    pairs = (pair.strip().partition("=") for pair in header.split(";"))
+    return [value for name, _, value in pairs if name == LINK_PARAMETER]
 
 
 def _page(page: Page) -> Response:
