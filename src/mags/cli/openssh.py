@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from mags.cli.command import Session
 
 
+HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]*")
+"""Names and addresses. What begins with `-` would be an option of `ssh`, which can run commands here."""
+
+
 class SshAccess(NamedTuple):
     host: str
     port: int
@@ -25,13 +30,15 @@ class SshAccess(NamedTuple):
 
 
 def access(session: Session, request_id: str) -> SshAccess:
-    """Ask for access, and keep the key where only we can read it."""
+    """Ask for access, and keep the key where only we can read it. TransferFailed for an answer that makes no sense."""
     found = session.sender.send(jobs.enable_access(request_id, port=22))
     try:
-        host, port, user = found["ssh_host"], int(found["ssh_port"]), found["ssh_user"]
+        host, port, user = str(found["ssh_host"] or ""), int(found["ssh_port"]), found["ssh_user"]
         private, public = found["ssh_private_key"], found["ssh_host_key"]
     except (KeyError, ValueError) as error:
         raise TransferFailed(f"The server's answer lacks {error}. Is it a Mags server of this version?") from error
+    if not HOST.fullmatch(host) or not 0 < port < 65536:
+        raise TransferFailed(f"The server names an SSH gateway that can't be: {host!r}, port {port}.")
     home = settings.config_file().parent
     keys = home / "keys"
     keys.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,18 @@ def test_ssh_asks_nothing_and_trusts_nobody_else(home: Path, monkeypatch: pytest
 def test_an_answer_that_lacks_something_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TransferFailed, match="ssh_port"):
         ask(home, monkeypatch, {key: value for key, value in ACCESS.items() if key != "ssh_port"})
+
+
+@pytest.mark.parametrize("wrong", [
+    {"ssh_host": "-oProxyCommand=touch /tmp/x"}, {"ssh_host": "a b"}, {"ssh_host": "x\n* ssh-ed25519 EVIL"},
+    {"ssh_host": ""}, {"ssh_port": 0}, {"ssh_port": 65536}, {"ssh_host": None},
+])  # fmt: skip
+def test_a_server_can_not_slip_options_into_ssh(
+    home: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    with pytest.raises(TransferFailed):
+        ask(home, monkeypatch, {**ACCESS, **wrong})
+    assert not (home / "known_hosts").exists()
 
 
 def test_ssh_makes_the_sandbox_and_becomes_ssh(mags: Mags, monkeypatch: pytest.MonkeyPatch) -> None:
