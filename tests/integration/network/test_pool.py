@@ -210,7 +210,8 @@ async def test_rules_that_cannot_be_put_back_at_once_are_put_back_later(
     stand_in = tmp_path / "bin" / "nft"
     stand_in.parent.mkdir()
     real = shutil.which("nft")
-    stand_in.write_text(f'#!/bin/sh\n[ "$1" = -f ] && rm {broken} 2>&- && echo no memory >&2 && exit 1\nexec {real} "$@"\n')
+    fail_once = f'[ "$1" = -f ] && rm {broken} 2>&- && echo no memory >&2 && exit 1'
+    stand_in.write_text(f'#!/bin/sh\n{fail_once}\nexec {real} "$@"\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{stand_in.parent}:{os.environ['PATH']}")
     subprocess.run(["nft", "flush", "ruleset"], check=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mags.host.vmm.driver import VmmError
+from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu.process import (
     Inheritance,
     Process,
@@ -193,3 +194,25 @@ def test_processes_are_found_by_name_only_with_their_program(tmp_path: Path) -> 
 def test_a_path_too_long_for_a_socket_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(VmmError, match="too long"), listening(tmp_path / ("x" * 200)):
         pass
+
+
+async def test_killing_what_has_ended_unseen_is_harmless(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stderr")
+    with subprocess.Popen(["sleep", "600"]) as other:
+        process = Process(other.pid, tmp_path)
+        other.kill()
+        other.wait(60)
+        await process.kill()
+        assert process.died.done()
+
+
+async def test_a_process_that_the_kernel_does_not_let_go_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = start(tmp_path, "sleep 600")
+    with monkeypatch.context() as deaf:
+        deaf.setattr(processes, "END_TIMEOUT", 0.01)
+        deaf.setattr(signal, "pidfd_send_signal", lambda *_: None)
+        with pytest.raises(VmmError, match="did not end within"):
+            await process.kill()
+    await process.kill()

@@ -11,40 +11,16 @@ from typing import Any
 
 import pytest
 
-from mags.host.vmm.qemu.qmp import LINE_LIMIT, Qmp, QmpClosed, QmpError, QmpTimeout
-
-
-class Qemu:
-    """The other end: reads commands, writes lines."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.socket = sock
-        self._pending = b""
-
-    async def command(self) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        while b"\n" not in self._pending:
-            self._pending += await loop.sock_recv(self.socket, 65536)
-        line, self._pending = self._pending.split(b"\n", 1)
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    async def write(self, data: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self.socket, data)
-
-    async def say(self, **message: object) -> None:
-        await self.write(json.dumps(message).encode() + b"\r\n")
+from mags.host.vmm.qemu.qmp import EVENT_LIMIT, LINE_LIMIT, Qmp, QmpClosed, QmpError, QmpTimeout
+from tests.kit.monitor import Qemu, monitored
 
 
 @pytest.fixture
 async def pair() -> AsyncIterator[tuple[Qmp, Qemu]]:
-    ours, theirs = socket.socketpair()
-    for sock in (ours, theirs):
-        sock.setblocking(False)
-    qmp = Qmp(ours)
-    yield qmp, Qemu(theirs)
+    qmp, qemu = monitored()
+    yield qmp, qemu
     await qmp.aclose()
-    theirs.close()
+    qemu.socket.close()
 
 
 async def test_answers_find_their_commands(pair: tuple[Qmp, Qemu]) -> None:
@@ -129,10 +105,12 @@ NONSENSE = [
     b'{"id": "x", "return": 1}',
     b'{"id": {}, "return": 1}',
     b'{"id": 1, "error": 3}',
+    b"[" * 200_000,
+    b'{"event": "STOP", "data": {"x": "' + b"x" * EVENT_LIMIT + b'"}}',
 ]
 
 
-@pytest.mark.parametrize("line", NONSENSE)
+@pytest.mark.parametrize("line", NONSENSE, ids=lambda line: line[:40].decode(errors="replace"))
 async def test_nonsense_ends_the_connection(pair: tuple[Qmp, Qemu], line: bytes) -> None:
     qmp, qemu = pair
     await qemu.write(line + b"\n")

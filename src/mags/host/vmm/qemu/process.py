@@ -54,11 +54,14 @@ class Process:
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
 
     async def kill(self) -> None:
-        """SIGKILL, and wait until it is gone. Harmless when it is."""
+        """SIGKILL, and wait until it is gone. Harmless when it is. VmmError if it is not after END_TIMEOUT seconds: it
+        will be as soon as the kernel lets go of it, as when a mount that it reads from answers."""
         if not self.died.done():
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            async with asyncio.timeout(END_TIMEOUT):
-                await asyncio.shield(self.died)
+            with suppress(ProcessLookupError):  # an adopted one, reaped before we heard of its end
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            await asyncio.wait((self.died,), timeout=END_TIMEOUT)
+            if not self.died.done():
+                raise VmmError(f"QEMU was killed and did not end within {END_TIMEOUT:g} s.")
 
     def release(self) -> None:
         """Stop watching; the process goes on."""

@@ -24,7 +24,9 @@ from mags.host.vmm.driver import VmmError
 
 LINE_LIMIT = 4 << 20
 """Bytes; `query-named-block-nodes` of a busy VM is some 100 KB."""
-EVENTS_LIMIT = 1024
+EVENT_LIMIT = 8 << 10
+"""Bytes of an event; those that we listen for have some 300."""
+EVENTS_LIMIT = 128
 """Events kept for a reader that does not read; the oldest are dropped."""
 TIMEOUT = 30.0
 """Seconds for a command unless the caller knows better. Answers take about 1 ms on an idle host."""
@@ -206,7 +208,7 @@ class Qmp:
                     del pending[: end + 1]
                 if len(pending) > LINE_LIMIT:
                     raise ValueError("a line without an end")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = f"QEMU's monitor broke the protocol: {error}"
         except OSError as error:
             reason = f"QEMU ended: {error}"
@@ -223,6 +225,8 @@ class Qmp:
                 listener.offer(message)
         elif "return" in message or "error" in message:
             number = message.get("id")
+            if len(line) > EVENT_LIMIT:
+                raise ValueError("an event that is too long")
             if not isinstance(number, int) or not isinstance(message.get("error", {}), dict):
                 raise ValueError("an answer that is none")
             answer = self._waiting.get(number)

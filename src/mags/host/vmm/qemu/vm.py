@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from mags.host.vmm.spec import VmSpec
 from mags.host.vmm.stall import Stall
 
 CONSOLE_LOG = "console.log"
+log = logging.getLogger(__name__)
+
 GUEST_ENDED = "The guest powered off, rebooted or crashed."
 
 
@@ -130,12 +133,14 @@ class QemuVm:
             if shutdown.done() and shutdown.exception() is None:
                 reason = GUEST_ENDED
                 await self._keep_console()
-                await self.process.kill()
             shutdown.cancel()
             await asyncio.gather(shutdown, return_exceptions=True)
-        # A monitor that breaks while QEMU lives: a VM that nobody can control must not go on.
-        if not self.process.died.done():
-            await self.process.kill()
+        # Also when the monitor breaks while QEMU lives: a VM that nobody can control must not go on.
+        while not self.process.died.done():
+            try:
+                await self.process.kill()
+            except VmmError as error:
+                log.warning("VM %d: %s", self.pid, error)
         self._recovering.cancel()
         await asyncio.gather(self._recovering, return_exceptions=True)
         await self.qmp.aclose()
@@ -161,10 +166,13 @@ async def pass_file(qmp: Qmp, path: Path, flags: int) -> str:
 
 
 async def read_console(qmp: Qmp) -> str:
-    """What the guest wrote to its console since this was last asked, at most the last CONSOLE_BYTES."""
+    """What the guest wrote to its console since this was last asked, at most the last CONSOLE_BYTES. VmmError."""
     # In base64, since a guest need not write UTF-8.
-    wish = qmp.execute("ringbuf-read", timeout=5, device="console", size=CONSOLE_BYTES, format="base64")
-    return base64.b64decode(await wish).decode(errors="replace")
+    said = await qmp.execute("ringbuf-read", timeout=5, device="console", size=CONSOLE_BYTES, format="base64")
+    try:
+        return base64.b64decode(said)[-CONSOLE_BYTES:].decode(errors="replace")
+    except (TypeError, ValueError) as error:
+        raise VmmError(f"QEMU's copy of the console is none: {error}") from error
 
 
 def private_memory_mb(pid: int) -> float:
