@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import nats
+import nats.errors
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
@@ -17,6 +19,10 @@ log = logging.getLogger("mags.nats")
 
 PENDING_LIMIT = 64 << 20
 """Bytes that the client keeps for later while the server is away."""
+BEHIND = 64 << 10
+"""Bytes that the server has not taken yet, from which on we wait for it."""
+RECONNECT_S: Any = 0.25
+"""Pause between two tries. nats-py takes fractions of a second, whatever its annotation says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,24 @@ class Stream:
     max_age_s: float
     max_bytes: int
     duplicate_window_s: float = 120.0
+
+
+class _Client(Client):
+    """Writes what is published at once. nats-py hands it to a task of its own, which writes some turns of the event
+    loop later; that task still has it when the server does not keep up."""
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:
+        transport = self._transport
+        if force_flush or not self.is_connected or not isinstance(transport, TcpTransport) or _is_behind(transport):
+            return await super()._flush_pending(force_flush)
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        transport.write(b"".join(pending))  # type: ignore[no-untyped-call]
+        return None
+
+
+def _is_behind(transport: TcpTransport) -> bool:
+    writer = transport._io_writer
+    return writer is None or writer.transport.get_write_buffer_size() > BEHIND
 
 
 async def connect(url: str, *, name: str, timeout: float = 30.0) -> Client:
@@ -48,12 +72,13 @@ async def connect(url: str, *, name: str, timeout: float = 30.0) -> Client:
     async with asyncio.timeout(timeout):
         while True:
             try:
-                client = await nats.connect(
+                client = _Client()
+                await client.connect(
                     url,
                     name=name,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.25,
+                    reconnect_time_wait=RECONNECT_S,
                     connect_timeout=5,
                     ping_interval=20,
                     max_outstanding_pings=3,
