@@ -15,6 +15,9 @@ from mags.kit.children import LOG_LIMIT
 from mags.supervisor.config import Settings
 from mags.supervisor.layout import Layout
 
+PATIENCE = 120.0
+"""Seconds that a supervisor has to end which did not come up."""
+
 
 class NotStarted(Exception):
     """The supervisor did not come up; the sentence says why."""
@@ -45,7 +48,11 @@ def launch(settings: Settings, *, note: Callable[[str], None]) -> str:
             return _follow(lines, note, log_file)
         except BaseException:
             process.terminate()
-            process.wait(timeout=120)
+            try:
+                process.wait(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()  # its programs end with it
+                process.wait()
             raise
 
 

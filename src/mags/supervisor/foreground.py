@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from mags.kit import logs
@@ -75,14 +76,14 @@ async def _unless(ended: asyncio.Event, start: Coroutine[Any, Any, None]) -> boo
     starting, stopping = asyncio.create_task(start), asyncio.create_task(ended.wait())
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting
-            return True
-        return False
     finally:
         stopping.cancel()
         starting.cancel()
         await asyncio.gather(starting, stopping, return_exceptions=True)
+    if starting.cancelled():
+        return False
+    starting.result()  # also when the cancellation was lost on the way: what is up must be ended
+    return True
 
 
 async def _show_until(ended: asyncio.Event, supervisor: Supervisor) -> None:
@@ -91,18 +92,23 @@ async def _show_until(ended: asyncio.Event, supervisor: Supervisor) -> None:
     while not ended.is_set():
         line = supervisor.status_line(counts=interactive)
         if interactive:  # always: a line of log may have come between
-            sys.stderr.write(f"{CLEAR}{status.fit(line, shutil.get_terminal_size().columns)}")
+            _show(f"{CLEAR}{status.fit(line, shutil.get_terminal_size().columns)}")
         elif line != shown:
-            sys.stderr.write(line + "\n")
+            _show(line + "\n")
         shown = line
-        sys.stderr.flush()
         try:
             async with asyncio.timeout(REDRAW):
                 await ended.wait()
         except TimeoutError:
             pass
     if interactive:
-        sys.stderr.write("\n")
+        _show("\n")
+
+
+def _show(text: str) -> None:
+    """A terminal that was closed is no reason to leave VMs as they are."""
+    with suppress(OSError):
+        sys.stderr.write(text)
         sys.stderr.flush()
 
 

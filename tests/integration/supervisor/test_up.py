@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
 import subprocess
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +105,23 @@ def test_in_the_background_it_says_when_it_is_ready(alone: Callable[..., subproc
     started = alone("up", "-d", "--programs", "")
     assert started.returncode == 0 and "Mags is up at http://127.0.0.1:4280" in started.stderr and started.stdout == ""
     assert alone("down").stderr == "Mags is down.\n"
+
+
+def test_a_terminal_that_is_closed_ends_it_in_order(tmp_path: Path) -> None:
+    """What it would still say then goes nowhere, and nothing else suffers from that."""
+    master, slave = pty.openpty()
+    environment = os.environ | {"MAGS_UP_DATA_DIR": str(tmp_path / "d"), "MAGS_CONFIG": str(tmp_path / "config.json")}
+    up = subprocess.Popen(
+        [MAGS, "up", "--programs", "", "--api", f"127.0.0.1:{free_port()}"], env=environment, start_new_session=True,
+        stdin=slave, stdout=slave, stderr=slave, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    while b"mags is up at" not in said:  # the status line
+        said += os.read(master, 4096)
+    os.close(master)
+    assert up.wait(timeout=DEADLINE) == 0
+    assert not list((tmp_path / "d" / "run").glob("*.pid"))
 
 
 def test_a_taken_port_is_said_before_anything_starts(
