@@ -221,12 +221,12 @@ class Qmp:
         if "event" in message:
             if not isinstance(message["event"], str) or not isinstance(message.setdefault("data", {}), dict):
                 raise ValueError("an event that is none")
+            if len(line) > EVENT_LIMIT:
+                raise ValueError("an event that is too long")
             for listener in self._listeners:
                 listener.offer(message)
         elif "return" in message or "error" in message:
             number = message.get("id")
-            if len(line) > EVENT_LIMIT:
-                raise ValueError("an event that is too long")
             if not isinstance(number, int) or not isinstance(message.get("error", {}), dict):
                 raise ValueError("an answer that is none")
             answer = self._waiting.get(number)

@@ -23,9 +23,9 @@ from mags.host.vmm.qemu.recovery import Recovery
 from mags.host.vmm.spec import VmSpec
 from mags.host.vmm.stall import Stall
 
-CONSOLE_LOG = "console.log"
 log = logging.getLogger(__name__)
 
+CONSOLE_LOG = "console.log"
 GUEST_ENDED = "The guest powered off, rebooted or crashed."
 
 
