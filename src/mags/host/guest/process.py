@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 STDIN_CHUNK = 32 * 1024
 # A consumer that lags gets its output in pieces of this size instead of thousands of tiny ones.
 MERGED = 64 * 1024
+# With so many waiting, a piece joins the last one of its stream, whatever of other streams lies between. Who lags so
+# far loses their order, and a guest that writes them in turns does not make the host keep an object for every byte.
+MAX_PIECES = 1024
 
 
 class Process:
@@ -34,6 +37,8 @@ class Process:
         self._acknowledged = dict(self._received)
         self._acknowledgement_sent = dict(self._received)
         self._queue: deque[tuple[int, int, bytearray]] = deque()
+        self._last: dict[int, bytearray] = {}
+        """Of each stream the last piece that waits."""
         self._news = asyncio.Event()
         self._credit = asyncio.Event()
         self._stdin_sent = 0
@@ -55,11 +60,15 @@ class Process:
             raise ProtocolError("more output than the window allows")
         if self._queue:
             last_stream, _, last = self._queue[-1]
+            if last_stream != stream and len(self._queue) >= MAX_PIECES and stream in self._last:
+                last_stream, last = stream, self._last[stream]
             if last_stream == stream and len(last) + size <= MERGED:
                 last += output.data
                 self._news.set()
                 return
-        self._queue.append((stream, output.offset, bytearray(output.data)))
+        piece = bytearray(output.data)
+        self._queue.append((stream, output.offset, piece))
+        self._last[stream] = piece
         self._news.set()
 
     def _take_exit(self, exit: Exit) -> None:
@@ -99,6 +108,8 @@ class Process:
             self._news.clear()
             await self._news.wait()
         stream, offset, data = self._queue.popleft()
+        if self._last[stream] is data:
+            del self._last[stream]
         return Output(stream, offset, bytes(data))
 
     def acknowledge(self, stream: int, offset: int) -> None:

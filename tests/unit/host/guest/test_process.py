@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mags.host.guest import ChannelClosed, Exit, Offsets, Output
-from mags.host.guest.process import MERGED, Process
+from mags.host.guest.process import MAX_PIECES, MERGED, Process
 from mags.protocol.guest import FrameType, ProtocolError
 
 
@@ -51,6 +51,32 @@ async def test_merged_pieces_stay_moderate() -> None:
         process._take_output(Output(1, n * 30_000, b"x" * 30_000))
     first = await process.next_output()
     assert first is not None and 30_000 < len(first.data) <= MERGED
+
+
+async def test_streams_in_turns_do_not_make_pieces_without_number() -> None:
+    """Each piece takes some 200 bytes of the host's memory, however small it is."""
+    process, _ = started(window=1 << 20)
+    for n in range(50_000):
+        for stream in (1, 2, 3):
+            process._take_output(Output(stream, n, bytes((n % 251,))))
+    assert len(process._queue) <= MAX_PIECES + 3
+    process._take_exit(Exit(0, None, False, 1, written=Offsets(50_000, 50_000, 50_000)))
+    got = {1: b"", 2: b"", 3: b""}
+    while (piece := await process.next_output()) is not None:
+        assert piece.offset == len(got[piece.stream]) and len(piece.data) <= MERGED
+        got[piece.stream] += piece.data
+    assert all(data == bytes(n % 251 for n in range(50_000)) for data in got.values())
+
+
+async def test_a_stream_whose_pieces_were_all_taken_begins_another() -> None:
+    process, _ = started(window=1 << 20)
+    process._take_output(Output(3, 0, b"taken"))
+    for n in range(MAX_PIECES // 2 + 1):
+        process._take_output(Output(1, n, b"o"))
+        process._take_output(Output(2, n, b"e"))
+    assert await process.next_output() == Output(3, 0, b"taken")
+    process._take_output(Output(3, 5, b"new"))
+    assert process._queue[-1] == (3, 5, bytearray(b"new"))
 
 
 async def test_acknowledgements_are_told_in_steps_of_an_eighth_of_the_window() -> None:
