@@ -21,6 +21,8 @@ STALL_S = 60.0
 # Of a listing, names and all; some 100,000 entries.
 MAX_LISTING = 16 * 1024 * 1024
 DATA_WINDOW = 1024 * 1024
+# Records of one operation: its result, and perhaps an error that came later.
+MAX_RESULTS = 8
 
 
 class Operation:
@@ -45,6 +47,8 @@ class Operation:
         results, taken = self.channel._decoded(decode_results, bytes(self._records))
         del self._records[:taken]
         self.results += results
+        if len(self.results) > MAX_RESULTS:
+            raise self.channel._broken("more results than an operation has")
         return b""
 
     async def finish(self) -> Result:
@@ -139,6 +143,8 @@ async def open_reader(channel: Channel, path: str, offset: int, limit: int | Non
                 operation.check()
                 raise GuestError(errno.EIO, "the file was not opened")
             first += piece
+            if len(first) > DATA_WINDOW:
+                raise channel._broken("the data of a file before its result")
         operation.check()
         return FileReader(operation, operation.entry(operation.results[0].data), first)
     except BaseException:
