@@ -11,6 +11,8 @@ from mags.protocol.guest.frames import VERSION, ProtocolError
 from mags.protocol.guest.wishes import MAX_WINDOW, Part
 
 MAX_PROCESSES = 1024
+MAX_PROCESS_ID = (1 << 31) - 1
+"""The host numbers on from the highest id that was used: there must be room above it in 32 bits."""
 MAX_NAME = 255
 MAX_TARGET = 4096
 STDOUT, STDERR, RESULT = 1, 2, 3
@@ -87,6 +89,8 @@ class Hello:
                     raise ProtocolError(f"HELLO has an unknown field {tag}")
         if len(processes) > MAX_PROCESSES or len({p.id for p in processes}) != len(processes):
             raise ProtocolError("HELLO lists too many processes, or one twice")
+        if last > MAX_PROCESS_ID or any(process.id > last for process in processes):
+            raise ProtocolError("HELLO has an impossible id of a process")
         return cls(version, agent, boot_id, uptime, tuple(processes), last, bool(flags & 1))
 
 

@@ -37,6 +37,15 @@ def process(
     return struct.pack("<IIB3xI8Q", id, 44, 1, window, *out, 0, 0, 0, 0, *stdin)
 
 
+@pytest.mark.parametrize(("id", "last"), [(10, 9), (3, 1 << 31), (3, (1 << 32) - 1)])
+def test_ids_that_leave_no_room_for_new_ones_are_refused(id: int, last: int) -> None:
+    fields = FieldWriter()
+    fields.add(4, process(id))
+    fields.add_int(5, last, 4)
+    with pytest.raises(ProtocolError, match="id"):
+        Hello.decode(bytes(8) + (1).to_bytes(2, "little") + fields.getvalue())
+
+
 def test_a_hello_tells_what_the_agent_holds() -> None:
     said = Hello.decode(hello(process()))
     assert (said.protocol, said.agent_version, said.boot_id, said.uptime_ms) == (1, "0.1.0", "boot", 1234)
