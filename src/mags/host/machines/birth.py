@@ -42,7 +42,7 @@ async def bear(machine: Machine) -> Cell:
     if cell is None:
         machine.dispatcher.origin = "clone" if parts.cells.vmm.ready(shape(record.spec)) else "cold"
         return await parts.cells.make(record)
-    machine.dispatcher.origin = "pool"
+    machine.dispatcher.resume(cell)
     record.handle, record.uid, record.namespace = cell.record.handle, cell.record.uid, cell.record.namespace
     cell.record = record
     return cell

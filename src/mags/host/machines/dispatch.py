@@ -11,6 +11,7 @@ from mags.host.guest import Jfs, Process
 from mags.host.machines import scripts, welcome
 from mags.host.machines.cells import Cell
 from mags.host.machines.parts import Parts
+from mags.host.machines.roster import seen
 from mags.protocol.messages import Script
 from mags.protocol.states import VmState
 
@@ -18,7 +19,7 @@ Origin = Literal["pool", "clone", "cold"]
 
 
 class Dispatcher:
-    """Knows whether the guest was told yet; a cell from the pool stands still until then."""
+    """Knows whether the guest was told yet; a cell from the pool stood still until it was taken."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -32,6 +33,14 @@ class Dispatcher:
         """What the guest is to mount on /jfs."""
         self.boot_ms = 0
         """From the start's arrival until the guest had its script."""
+        self._resuming: asyncio.Future[None] | None = None
+
+    def resume(self, cell: Cell) -> None:
+        """The cell was taken from the pool: let it go on, beside all that comes before its guest has a script. Until
+        then nobody's code is in it, and its record says that it waits."""
+        self.origin = "pool"
+        self._resuming = asyncio.ensure_future(cell.vm.resume())
+        self._resuming.add_done_callback(seen)
 
     def kind(self, state: VmState) -> Literal["pool", "clone", "cold", "parked", "warm"]:
         """How a script that comes now finds its VM."""
@@ -50,15 +59,14 @@ class Dispatcher:
             if script.files:
                 await self._parts.uploads.put(cell.channel, script.files)
             return await cell.channel.exec(wish) if wish is not None else None
-        pooled = self.origin == "pool"
-        configure = welcome.taken(environment) if pooled else welcome.first(environment, jfs=self.jfs)
+        configure = welcome.first(environment, jfs=self.jfs)
+        if self._resuming is not None:
+            configure = welcome.taken(environment)
         if wish is not None and not script.files:
-            _, (_, process) = await asyncio.gather(
-                _resume(cell, pooled), cell.channel.configure_and_exec(configure, wish)
-            )
+            _, (_, process) = await asyncio.gather(self._resumed(), cell.channel.configure_and_exec(configure, wish))
             self._given()
             return process
-        await asyncio.gather(_resume(cell, pooled), cell.channel.configure(configure))
+        await asyncio.gather(self._resumed(), cell.channel.configure(configure))
         if script.files:
             await self._parts.uploads.put(cell.channel, script.files)
         self._given()
@@ -68,7 +76,6 @@ class Dispatcher:
         self.fresh = False
         self.boot_ms = round((time.monotonic() - self._born) * 1000)
 
-
-async def _resume(cell: Cell, paused: bool) -> None:
-    if paused:
-        await cell.vm.resume()
+    async def _resumed(self) -> None:
+        if self._resuming is not None:
+            await self._resuming

@@ -69,8 +69,8 @@ class Job:
             cpu_ms=cpu_ms,
         )
         async with asyncio.TaskGroup() as both:
+            both.create_task(self._events.publish(event))  # first, as control has more to do with it
             both.create_task(self.writer.end(code, error))
-            both.create_task(self._events.publish(event))
         self.ended.set()
 
     async def end(self, why: str, grace_s: float) -> None:
