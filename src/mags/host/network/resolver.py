@@ -178,6 +178,9 @@ class Resolver(asyncio.DatagramProtocol):
             if counted:
                 async with asyncio.timeout(CONNECTION_SECONDS):
                     await self._relay_to_any(reader, writer)
+                    # Within its time and its share: what the guest does not take would wait for it for ever.
+                    writer.close()
+                    await writer.wait_closed()
             writer.close()
         except (OSError, TimeoutError):
             writer.transport.abort()

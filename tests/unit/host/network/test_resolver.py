@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mags.host.network.resolver import HEADER, HostResolvers, failure
+from mags.host.network import resolver as resolvers
+from mags.host.network.resolver import HEADER, HostResolvers, Resolver, failure
 from tests.kit.networks import dns_query
 
 
@@ -48,3 +52,41 @@ def test_only_three_nameservers_count(tmp_path: Path) -> None:
 
 def test_set_resolvers_win(tmp_path: Path) -> None:
     assert HostResolvers(["9.9.9.9"], tmp_path / "none")() == ("9.9.9.9",)
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_client_that_takes_no_answer_is_dropped_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resolver has said all and gone: what the client does not take must not wait for it for ever."""
+    monkeypatch.setattr(resolvers, "CONNECTION_SECONDS", 1.0)
+    answer = bytes(48 * 1024)
+
+    async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(upstream, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    resolver = Resolver(lambda: ("127.0.0.1",), lambda _: True, port)
+    await resolver.open()
+    assert resolver._server is not None
+    for listening in resolver._server.sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        client.setblocking(False)
+        before = descriptors()
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, ("127.0.0.1", resolver.ports[1]))
+        await loop.sock_sendall(client, b"?")
+        async with asyncio.timeout(15):
+            while descriptors() == before:
+                await asyncio.sleep(0.01)
+            while descriptors() > before:
+                await asyncio.sleep(0.01)
+    await resolver.aclose()
+    server.close()
