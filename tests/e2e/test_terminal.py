@@ -19,6 +19,19 @@ PROMPT = r"# (?:\x1b\[6n)?$"
 RUNNING = "sh -c 'echo be\"\"gun; exec sleep 1000'\n"
 
 
+async def test_ctrl_c_interrupts_a_command_that_has_a_terminal_but_no_stdin(mags: Installation) -> None:
+    mags.cli("new", "deaf")
+    made = Terminal()
+    try:
+        await made.start([MAGS, "exec", "-t", "deaf", "echo begun; sleep 1000"], environment=mags.environment)
+        await made.expect("begun")
+        made.type("\x03")
+        assert await made.wait() == 128 + 2
+    finally:
+        await made.close()
+        mags.cli("stop", "deaf", check=False)
+
+
 @pytest.fixture
 async def terminal(mags: Installation) -> AsyncIterator[Terminal]:
     """At the prompt of `mags ssh desk`."""

@@ -42,7 +42,7 @@ def converse(process: Process, console: Console, *, stdin: bool, terminal: bool)
     write_out, write_err = console.writer(1), console.writer(2)
     with contextlib.ExitStack() as stack:
         if os.name == "posix":
-            if terminal:
+            if terminal and stdin:  # where keys go nowhere else, Ctrl-C still has to be a signal
                 stack.enter_context(_raw_mode())
             stack.enter_context(_feeding(process, stdin=stdin, terminal=terminal))
         elif not stdin:
