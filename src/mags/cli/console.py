@@ -23,8 +23,9 @@ class Console:
             sys.stderr.flush()
 
     def complain(self, text: str) -> None:
-        """Why it did not work, and what to do."""
-        self.note(f"{self.paint('error:', '31')} {text}")
+        """Why it did not work, and what to do. The words may be a server's, or a VM's."""
+        words = "\n".join(_printable(line) for line in text.split("\n"))
+        self.note(f"{self.paint('error:', '31')} {words}")
 
     def json(self, value: Any) -> None:
         import json

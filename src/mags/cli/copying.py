@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 HOME = "/root"
 CHUNK = 1 << 20
+COMPLAINTS = 4096
+"""Bytes of what `tar` says on stderr that are kept, the last ones: a VM may write without end."""
 
 
 class Place(NamedTuple):
@@ -130,7 +132,10 @@ def _process(session: Session, vm: str, command: list[str]) -> Process:
 
 
 def _finish(process: Process, what: str, complaints: bytes = b"") -> None:
-    said = complaints + b"".join(chunk.data for chunk in process if chunk.stream == 2)
+    said = complaints
+    for chunk in process:
+        if chunk.stream == 2:
+            said = (said + chunk.data)[-COMPLAINTS:]
     if process.exit_code:
         raise Refused(f"{what} could not be copied: {said.decode(errors='replace').strip() or 'tar failed'}")
 
@@ -150,7 +155,7 @@ class _Stdin(io.RawIOBase):
 
 
 class _Stdout(io.RawIOBase):
-    """A process's stdout as a file; what comes on stderr is kept."""
+    """A process's stdout as a file; the last of what comes on stderr is kept."""
 
     def __init__(self, process: Process) -> None:
         self._chunks, self._rest, self.complaints = iter(process), b"", b""
@@ -166,7 +171,7 @@ class _Stdout(io.RawIOBase):
             if chunk.stream == 1:
                 self._rest = chunk.data
             else:
-                self.complaints += chunk.data
+                self.complaints = (self.complaints + chunk.data)[-COMPLAINTS:]
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count

@@ -50,7 +50,7 @@ def run_command(name: str, words: list[str], console: Console) -> int:
         return 128 + 13
     except OSError as error:
         console.abandon_output()
-        console.complain(f"{error.strerror or error}: {error.filename or 'the output'}.")
+        console.complain(_system_error(error))
         return FAILED
     except KeyboardInterrupt:
         console.complain("Interrupted.")
@@ -60,6 +60,13 @@ def run_command(name: str, words: list[str], console: Console) -> int:
             raise
         console.complain(f"`mags {name}` needs the parts of a server ({error.name}): install Mags with [server].")
         return FAILED
+
+
+def _system_error(error: OSError) -> str:
+    """What an error of the system says; one without a number is a sentence of ours, or a time-out without words."""
+    if error.errno is None:
+        return str(error) or "It took too long."
+    return f"{error.strerror or error}: {error.filename or 'the output'}."
 
 
 def _perhaps(word: str) -> str:

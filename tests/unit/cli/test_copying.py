@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from mags.cli import copying
 from mags.cli.command import Refused
 from mags.cli.copying import Place
+from mags.sdk.frames import Chunk
+from mags.sdk.process import Process
 from mags.sdk.testing import Answer, SeenRequest
 from tests.unit.cli.conftest import Mags
 
@@ -83,6 +87,25 @@ def test_a_file_that_is_not_there_leaves_nothing(mags: Mags, tmp_path: Path) -> 
 @pytest.mark.parametrize("words", [("a", "b"), ("dev:/a", "dev:/b"), ("dev:/a", "here", "dev:/b")])
 def test_one_side_is_a_vm(mags: Mags, words: tuple[str, ...]) -> None:
     assert mags("cp", *words).status == 2
+
+
+class Endless:
+    """A process of a hostile VM: much on stderr, then a failure."""
+
+    exit_code: int | None = None
+
+    def __iter__(self) -> Iterator[Chunk]:
+        for number in range(1000):
+            yield Chunk(2, b"%04d" % number * 1000)
+        self.exit_code = 2
+
+
+def test_the_complaints_of_a_vm_are_kept_in_part() -> None:
+    output = copying._Stdout(cast(Process, Endless()))
+    assert output.read() == b"" and len(output.complaints) == copying.COMPLAINTS
+    with pytest.raises(Refused) as refused:
+        copying._finish(cast(Process, Endless()), "dev:/x")
+    assert str(refused.value).endswith("0999") and len(str(refused.value)) < 2 * copying.COMPLAINTS
 
 
 def test_what_is_not_here_is_said_before_anything_is_sent(mags: Mags, tmp_path: Path) -> None:

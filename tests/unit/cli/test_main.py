@@ -115,6 +115,27 @@ def test_the_words_of_a_server_cannot_steer_the_terminal(mags: Mags) -> None:
     assert "\x1b" not in outcome.out and "?[2Jgone?" in outcome.out
 
 
+def test_the_complaint_of_a_server_cannot_steer_the_terminal(mags: Mags) -> None:
+    outcome = mags("status", "x", answer=(404, {"error": "No\x1b]0;title\x07 job.\nLook again."}))
+    assert outcome.err == "error: No?]0;title? job.\nLook again.\n"
+
+
+@pytest.mark.parametrize(("error", "said"), [
+    (TimeoutError("A process did not end."), "A process did not end."), (TimeoutError(), "It took too long."),
+    (OSError(28, "No space left on device"), "No space left on device: the output."),
+    (OSError(16, "Device or resource busy", "/d"), "Device or resource busy: /d."),
+])  # fmt: skip
+def test_an_error_of_the_system_is_said_as_it_is(
+    mags: Mags, monkeypatch: pytest.MonkeyPatch, error: OSError, said: str
+) -> None:
+    def fails(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("mags.cli.commands.pool.run", fails)
+    outcome = mags("pool")
+    assert (outcome.status, outcome.err) == (1, f"error: {said}\n")
+
+
 def test_interrupting_is_130(mags: Mags) -> None:
     def interrupted(_: object) -> int:
         raise KeyboardInterrupt
