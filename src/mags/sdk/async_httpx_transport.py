@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import httpx
@@ -59,8 +61,18 @@ class AsyncHttpxExchange:
 def _broke(error: httpx.TransportError) -> ConnectionBroke:
     words = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
-        return ConnectionBroke(words, sent=False, refused=isinstance(error, httpx.ConnectError))
+        return ConnectionBroke(words, sent=False, refused=isinstance(error, httpx.ConnectError) and _is_refusal(error))
     return ConnectionBroke(words, sent=True, timed_out=isinstance(error, httpx.TimeoutException))
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether nobody listens there; not a name that nobody knows, nor a certificate that is not trusted."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, ssl.SSLError | socket.gaierror):
+            return False
+        link = link.__cause__ or link.__context__
+    return True
 
 
 def _content(body: Body | None) -> bytes | AsyncIterator[bytes] | None:
