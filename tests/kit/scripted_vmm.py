@@ -125,6 +125,8 @@ class ScriptedVm:
     async def resume(self) -> None:
         (self.directory / "asleep").unlink(missing_ok=True)
 
+    async def listen(self) -> None: ...
+
     async def copy_base(self) -> None: ...
 
     async def save(self) -> None:

@@ -43,7 +43,6 @@ from mags.hostclient import HostClient
 from mags.kit import nats
 from mags.kit.locks import exclusive
 from mags.kit.tasks import end
-from mags.protocol.states import VmState
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +141,7 @@ async def serve(
                 tasks.create_task(herald.run())
                 log.info("host %s serves, %d VMs were left by an earlier program", settings.host_id, len(left))
                 await _until_told(stop, leave or asyncio.Event(), lambda: depart(fleet, capacity))
-                attachments.unmount = all(state is VmState.SLEEPING for state in fleet.count())
+                attachments.unmount = all(machine.is_put_away for machine in fleet.machines)
                 raise Stopped
         except* Stopped:
             log.info("host %s ends; %d VMs stay", settings.host_id, len(fleet))

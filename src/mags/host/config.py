@@ -68,6 +68,11 @@ class Settings(BaseSettings):
     stop_grace_s: float = Field(
         2.0, ge=0, description="Time that scripts have between SIGTERM and the end of their VM."
     )
+    stall_patience_s: float = Field(
+        25.0,
+        gt=0,
+        description="Seconds that the end of a VM whose disk is away waits for it, and then for its files to be saved.",
+    )
     cancel_grace_s: float = Field(
         5.0, ge=0, description="Time that a cancelled script has between SIGTERM and SIGKILL."
     )

@@ -14,6 +14,7 @@ from mags.host import remains
 from mags.host.app import serve
 from mags.host.config import Settings
 from mags.host.images import ImageStore
+from mags.host.machines import departure
 from mags.host.machines.capacity import Memory, meminfo
 from mags.host.machines.claim import NameTaken, claim
 from mags.host.vmm.driver import VmmError
@@ -247,6 +248,19 @@ async def test_a_host_that_is_to_leave_waits_for_scripts_and_puts_the_rest_to_sl
         reports = (await caller.ask("list", m.Empty(), m.VmList)).vms
         assert {report.vm_id: report.state for report in reports}[runs] == "running"
         await caller.stop(runs)
+
+
+async def test_a_host_that_is_to_leave_does_not_wait_for_vms_that_stand_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(departure, "STILL_S", 0.2)
+    vmm, leave = ScriptedVmm(), asyncio.Event()
+    async with world(tmp_path, vmm, leave=leave) as caller:
+        runs, job_id = await caller.start("wait")
+        vmm.made[0].stall.begin("its disk is away")
+        leave.set()
+        await caller.told(m.VmChanged, vm_id=runs, state="gone")
+        assert (await caller.ended(job_id)).error
 
 
 async def test_a_second_program_of_the_same_name_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

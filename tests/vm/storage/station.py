@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator
@@ -59,6 +60,18 @@ class Station:
         assert result.exit_code == 0, result
         return result.stdout.decode()
 
+    async def give(self, vm_id: str, script: str) -> str:
+        """Another script for a VM; its job."""
+        job_id = new_id()
+        await self.caller.ask("run", m.Run(vm_id=vm_id, script=m.Script(job_id=job_id, script=script)), m.Started)
+        return job_id
+
+    async def says(self, words: str) -> None:
+        """The host's log has them."""
+        async with asyncio.timeout(PATIENCE):
+            while words not in self.host.words():
+                await asyncio.sleep(0.1)
+
     async def sync(self, vm_id: str) -> m.Synced:
         return await self.caller.ask("sync", m.VmRequest(vm_id=vm_id), m.Synced)
 
@@ -100,6 +113,14 @@ class Station:
         for pid in found[0 if whole else -1 :]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def forget(at: Station, image: Path) -> None:
+    """Neither JuiceFS nor the kernel has the image's blocks any more."""
+    for directory in (at.host.data / "host" / "storage" / "cache").glob("*/raw"):
+        shutil.rmtree(directory)
+    with image.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @asynccontextmanager

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mags.host.guest import Channel
+from mags.host.storage.errors import StorageUnavailable
 from mags.host.storage.mount import Mount
+from mags.host.vmm.qemu.qmp import QmpTimeout
 from mags.host.vmm.qemu.vm import QemuVm
 from mags.protocol.ids import new_id
 from tests.kit import vms
@@ -18,6 +20,8 @@ from tests.vm.storage.conftest import Bench, Box
 
 pytestmark = pytest.mark.vm
 
+KERNEL_REMEMBERS_S = 1.5
+"""For a second it asks no mount again for what it has just heard of a file."""
 READ = "echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/big"
 
 
@@ -30,12 +34,16 @@ async def with_base(bench: Bench, workspace: str) -> tuple[Box, str]:
     return await bench.start(bench.attachment(workspace)), checksum
 
 
+def signal_volume(bench: Bench, number: signal.Signals) -> None:
+    for pid in bench.engine.mount._processes():
+        os.kill(pid, number)
+
+
 def kill_volume(bench: Bench, image: Path) -> None:
     """Both processes at once; and the kernel forgets what it has of the image."""
     with image.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    for pid in bench.engine.mount._processes():
-        os.kill(pid, signal.SIGKILL)
+    signal_volume(bench, signal.SIGKILL)
 
 
 async def test_reads_wait_for_the_mount_and_the_disk_goes_on(bench: Bench) -> None:
@@ -56,6 +64,38 @@ async def test_reads_wait_for_the_mount_and_the_disk_goes_on(bench: Bench) -> No
     await bench.end(box)
     again = await bench.start(bench.attachment(workspace))
     assert await again.run(f"{READ}; cat /root/after") == f"{changed}after\n"
+
+
+async def test_vm_runs_on_when_the_volume_hangs_in_the_middle_of_a_sync(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = new_id()
+    box, checksum = await with_base(bench, workspace)
+    await box.run("echo 1 > /root/f")
+
+    async def hang(size: int, *, anew: bool = False) -> Path:
+        signal_volume(bench, signal.SIGSTOP)
+        await asyncio.sleep(KERNEL_REMEMBERS_S)
+        raise StorageUnavailable("The volume does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(box.attached, "begin", hang)
+        try:
+            with pytest.raises(StorageUnavailable):
+                await box.syncer.sync()
+            assert await box.run("echo 2 >> /root/f; cat /root/f") == "1\n2\n"
+            assert not box.vm.stall.reason
+            # Asked for the sizes of its files, the hypervisor hangs, and its VM: that is known and passes.
+            with pytest.raises(QmpTimeout):
+                await box.vm.qmp.execute("query-named-block-nodes", timeout=1)
+            assert "query-named-block-nodes" in await box.vm.stall.begins()
+        finally:
+            signal_volume(bench, signal.SIGCONT)
+    await box.vm.stall.ends()
+    await box.syncer.sync()
+    await bench.end(box)
+    again = await bench.start(bench.attachment(workspace))
+    assert await again.run(f"{READ}; cat /root/f") == f"{checksum}1\n2\n"
 
 
 async def test_next_host_program_lets_a_stalled_vm_go_on(bench: Bench) -> None:

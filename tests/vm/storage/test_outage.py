@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 
-from mags.protocol import messages as m
 from mags.protocol.errors import Problem
-from mags.protocol.ids import new_id
-from tests.kit.host_world import PATIENCE
-from tests.vm.storage.station import Station, station
+from tests.vm.storage.station import forget, station
 
 pytestmark = pytest.mark.vm
 
@@ -71,8 +66,8 @@ async def restart_under_a_stalled_vm(place: Path, cache: Path, seconds: float) -
         forget(at, at.image(at.generation))
         await at.store.stop()
         script = "echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/big"
-        job_id = await give(at, vm_id, script)
-        await says(at, "stands still")
+        job_id = await at.give(vm_id, script)
+        await at.says("stands still")
         at.host.kill()
         at.host.start()
         await at.caller.ready()
@@ -81,27 +76,6 @@ async def restart_under_a_stalled_vm(place: Path, cache: Path, seconds: float) -
         ended = await at.caller.ended(job_id)
         assert ended.exit_code == 0 and ended.stdout.decode() == await at.run(vm_id, "cat /root/sum")
         assert await at.run(vm_id, "dmesg | grep -ciE 'i/o error|ext4-fs error' || true") == "0\n"
-
-
-def forget(at: Station, image: Path) -> None:
-    """Neither JuiceFS nor the kernel has the image's blocks any more."""
-    for directory in (at.host.data / "host" / "storage" / "cache").glob("*/raw"):
-        shutil.rmtree(directory)
-    with image.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-async def give(at: Station, vm_id: str, script: str) -> str:
-    """Another script for a VM; its job."""
-    job_id = new_id()
-    await at.caller.ask("run", m.Run(vm_id=vm_id, script=m.Script(job_id=job_id, script=script)), m.Started)
-    return job_id
-
-
-async def says(at: Station, words: str) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while words not in at.host.words():
-            await asyncio.sleep(0.1)
 
 
 async def test_next_host_program_takes_over_a_vm_that_stands_still(place: Path, image_cache: Path) -> None:

@@ -129,7 +129,8 @@ async def _part(
 ) -> None:
     """What becomes of a job whose VM has gone."""
     if job.stop_ms is not None:
-        await end_job(session, job, effects, status=JobStatus.COMPLETED, at_ms=at_ms)
+        error = reason or None if failed else None  # as wished, but not without a loss
+        await end_job(session, job, effects, status=JobStatus.COMPLETED, error=error, at_ms=at_ms)
     elif job.status == JobStatus.PENDING and vm.starter != job.id:
         # It had joined the VM but never ran there: it takes another one.
         job.step, job.step_ms = "rehome", now_ms()

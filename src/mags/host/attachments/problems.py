@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mags.host.storage.archives import BadArchive
-from mags.host.storage.errors import GenerationMissing, StaleEpoch, StorageError, StorageUnavailable
+from mags.host.storage.errors import Deleted, GenerationMissing, StaleEpoch, StorageError, StorageUnavailable
 from mags.host.vmm.driver import VmmError
 from mags.protocol.errors import Problem
 
@@ -16,6 +16,8 @@ def as_problems() -> Iterator[None]:
     """Inside, storage's errors become problems. StaleEpoch is a `conflict`; what may pass is `unavailable`."""
     try:
         yield
+    except Deleted as error:
+        raise Problem("conflict", str(error), deleted=True) from error
     except StaleEpoch as error:
         raise Problem("conflict", str(error)) from error
     except GenerationMissing as error:

@@ -18,6 +18,7 @@ from mags.host.guest import ChannelClosed, GuestError, Offsets, ProcessInfo
 from mags.host.machines import slumber, welcome
 from mags.host.machines.cells import Cell
 from mags.host.machines.events import now_ms
+from mags.host.machines.farewell import see_saved
 from mags.host.machines.inbox import Stop
 from mags.host.machines.jobs import STOPPED, Job
 from mags.host.machines.record import JobRecord
@@ -91,7 +92,7 @@ async def _without_process(machine: Machine, reason: str = DIED) -> Cell | None:
         return await _from_disk(machine, reason)
     reason = STOPPED if record.state is VmState.STOPPING else record.reason or reason
     await tell_lost(machine, reason)
-    await machine.keeper.salvage()
+    await see_saved(machine, machine.keeper.salvage(), reason)
     await machine.keeper.release()
     await cells.clean(record)
     raise Problem("gone", reason)

@@ -76,6 +76,7 @@ class Cells:
     ) -> None:
         self.vmm, self.namespaces, self.records = vmm, namespaces, records
         self._uids, self._groups, self._directory = uids, groups, directory
+        self._aside = directory.parent / "unsaved"
         self.turn = asyncio.Semaphore(at_once)
         """Held by whoever starts a hypervisor."""
         self.making = 0
@@ -164,6 +165,14 @@ class Cells:
         """Remove what a dead VM has left."""
         vm = await self.vmm.adopt(self._directory / record.handle)
         await self._free(record, vm, None)
+
+    async def set_aside(self, record: Record) -> Path:
+        """Keep what a dead VM has left, for a person to look at: where it is now. For root only. OSError."""
+        assert record.attachment is not None
+        place = self._aside / f"{record.attachment.workspace_id}.{record.handle}"
+        self._aside.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(self.directory(record).rename, place)
+        return place
 
     async def sweep(self, keep: Collection[Record]) -> None:
         """End VMs, groups and networks of this installation that belong to no record in `keep`."""

@@ -1,6 +1,7 @@
 """A host that is to be taken out of service: no new VM comes, and those that are there are put away.
 
 scripts that run       are waited for
+VMs that stand still   end once they have done so for a minute: their disks are away, and nothing is to be waited for
 parked VMs             end, their workspaces synced: the next run of these is on another host
 VMs that stay          fall asleep, synced; once this host is lost they wake on another one
 """
@@ -19,6 +20,7 @@ from mags.protocol.states import VmState
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
+STILL_S = 60.0
 
 
 async def depart(fleet: Fleet, capacity: Capacity) -> None:
@@ -26,7 +28,7 @@ async def depart(fleet: Fleet, capacity: Capacity) -> None:
     capacity.close()
     said: dict[str, str] = {}
     left = -1
-    while awake := [machine for machine in fleet.machines if machine.state is not VmState.SLEEPING]:
+    while awake := [machine for machine in fleet.machines if not machine.is_put_away]:
         if len(awake) != left:
             left = len(awake)
             log.info("%d VMs are still to be put away", left)
@@ -35,9 +37,12 @@ async def depart(fleet: Fleet, capacity: Capacity) -> None:
 
 
 async def _put_away(machine: Machine, said: dict[str, str]) -> None:
-    record = machine.record
+    record, cell = machine.record, machine.uptime.cell
     try:
-        if record.keep == "stay" or (record.attachment is None and machine.state is VmState.PARKED):
+        if cell is not None and cell.vm.stall.lasted_s >= STILL_S:
+            log.warning("VM %s is stopped, as it stands still: %s", machine.vm_id, cell.vm.stall.reason)
+            await machine.stop()
+        elif record.keep == "stay" or (record.attachment is None and machine.state is VmState.PARKED):
             await machine.sleep(force=True)
         elif machine.state is VmState.PARKED:
             await machine.stop()

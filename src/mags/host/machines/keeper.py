@@ -5,14 +5,16 @@ r"""The synced workspace of one machine: the steps of its life that it takes par
     its VM died --> salvage --> release
 
 Nothing that a guest has written is given up: a VM's end waits until the last sync is done, or what its disk holds is
-saved, however long the storage is away; a restart of the host program goes on with that. Only an attachment that
-another host has taken over ends without: what it would write is older than what there is (`fenced`).
+saved, however long the storage is away; a restart of the host program goes on with that. Who wishes the end does not
+wait for so long (see `farewell`). Only an attachment that another host has taken over ends without: what it would write
+is older than what there is (`fenced`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,6 +26,7 @@ from mags.host.machines.inbox import Stop
 from mags.host.machines.problems import as_problem
 from mags.host.vmm.driver import Vm, VmmError
 from mags.host.vmm.spec import WorkDisk
+from mags.kit.tasks import end
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Synced
 from mags.protocol.states import VmState
@@ -33,10 +36,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 0.2
 AGAIN_S = 3.0
 """Between two tries of what must be done in the end."""
 BREATH_S = 0.5
 """After a run, before its sync: runs that follow each other are synced together."""
+AWAY_S = 240.0
+"""A VM that runs, but can't sync for so long after its end was wished, is not waited for. Less than control waits."""
+RELEASE_S = 10.0
+"""For the end of a lease, which runs out anyway."""
 SETTLE_S = 300.0
 """For the last sync before a sleep."""
 TAKEN = "Another VM has taken over the workspace"
@@ -55,7 +63,10 @@ class Keeper:
         """Whether an earlier host program has left a lease."""
         self._parkings = 0
         self.fenced = False
-        """Whether another host has the workspace now."""
+        """Whether another host has the workspace now, or it was deleted."""
+        self.deleted = False
+        self._finished = False
+        """Whether everything was synced before its end."""
 
     @property
     def has(self) -> bool:
@@ -157,8 +168,18 @@ class Keeper:
             # It was synced before it fell asleep, and nothing has changed since.
             last = self._workspace.last if self._workspace is not None else None
             return last or Synced(synced_at_ms=machine.record.slept_at_ms)
+        if machine.state is VmState.STOPPING:
+            return await self._synced_at_the_end()
         async with machine.use():
             return await self._need().sync()
+
+    async def _synced_at_the_end(self) -> Synced:
+        """A VM that ends syncs before that."""
+        await self._machine.gone.wait()
+        last = self._workspace.last if self._workspace is not None else None
+        if not self._finished or last is None:
+            raise Problem("gone", "The VM has ended, and could not make a last sync.")
+        return last
 
     async def grow(self, disk_gb: int) -> None:
         """Raises Problem."""
@@ -198,20 +219,40 @@ class Keeper:
             except (Problem, GuestError, ChannelClosed, TimeoutError) as error:
                 log.warning("VM %s can't be told to write again: %s", self._machine.vm_id, error)
 
-    async def finish(self, cell: Cell) -> None:
-        """The last sync of a VM that ends; returns when it is done, or there is nothing to be done."""
-        if self.has and not self.fenced:
+    async def finish(self, cell: Cell) -> bool:
+        """The last sync of a VM that ends; returns when it is done, or there is nothing to be done.
 
-            async def settle() -> None:
-                if not cell.alive:
-                    await cell.vm.kill()
-                    await self._salvage()
-                else:
-                    await self._resume(cell)
-                    await self._need().settle()
+        False: there can be none. What its disk holds is to be saved then (`salvage`), when it has no process.
+        """
+        if not self.has or self.fenced:
+            return True
 
-            await self._stop_attending()
-            await self._until_done_or_fenced("make its last sync", settle)
+        async def settle() -> None:
+            await self._resume(cell)
+            await self._need().settle()
+
+        await self._stop_attending()
+        syncing = asyncio.ensure_future(self._until_done_or_fenced("make its last sync", settle))
+        hopeless = asyncio.ensure_future(self._hopeless(cell))
+        try:
+            await asyncio.wait({syncing, hopeless}, return_when=asyncio.FIRST_COMPLETED)
+            if syncing.done():
+                syncing.result()
+                self._finished = not self.fenced
+            return syncing.done()
+        finally:
+            await end([syncing, hopeless])
+
+    async def _hopeless(self, cell: Cell) -> None:
+        """Returns when a VM that is to end won't sync any more: one that stands still can't."""
+        patience_s = self._machine.parts.settings.stall_patience_s
+        wished_at: float | None = None
+        while cell.alive:
+            if self._machine.stop_wished.is_set():
+                wished_at = wished_at or time.monotonic()
+                if cell.vm.stall.lasted_s >= patience_s or time.monotonic() - wished_at >= AWAY_S:
+                    break
+            await asyncio.sleep(LOOK_S)
 
     async def salvage(self) -> None:
         """The VM has died: keep what its disk holds; returns when it is done, or there is nothing to be done."""
@@ -222,9 +263,11 @@ class Keeper:
         """The VM is gone for good."""
         if self._workspace is not None or self._leased:
             try:
-                await (await self.attach()).release()
-            except Problem as problem:
-                log.warning("the workspace of VM %s stays leased until that runs out: %s", self._machine.vm_id, problem)
+                async with asyncio.timeout(RELEASE_S):
+                    await (await self.attach()).release()
+            except (Problem, TimeoutError) as error:
+                words = as_problem(error).message
+                log.warning("the workspace of VM %s stays leased until that runs out: %s", self._machine.vm_id, words)
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -260,7 +303,7 @@ class Keeper:
         try:
             await self._until_done(words, step)
         except Problem as problem:
-            self.fenced = True
+            self.fenced, self.deleted = True, bool(problem.details.get("deleted"))
             log.error("VM %s ends without its last changes: %s", self._machine.vm_id, problem.message)
 
     async def _until_done(self, words: str, step: Callable[[], Awaitable[None]]) -> None:
@@ -271,8 +314,8 @@ class Keeper:
                 return await step()
             except (Problem, VmmError, GuestError, ChannelClosed, TimeoutError, OSError) as error:
                 problem = as_problem(error)
-                if problem.code in ("conflict", "not_available"):
-                    raise problem from error
+                if isinstance(error, Problem) and problem.code in ("conflict", "not_available"):
+                    raise  # what a guest refuses may be called so too
                 if problem.message != said:
                     said = problem.message
                     log.warning("VM %s can't %s yet: %s", self._machine.vm_id, words, said)

@@ -49,6 +49,7 @@ class Lifeline:
             except ChannelClosed:
                 return
             except TimeoutError:
+                await cell.vm.listen()
                 if cell.vm.stall.reason or cell.vm.stall.count != stalls:
                     continue  # its disk is away: it is not to blame
                 self._end(f"The VM has failed: it did not answer for {settings.pulse_deadline_s:g} s")

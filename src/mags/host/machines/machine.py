@@ -71,6 +71,11 @@ class Machine:
         return self.record.state
 
     @property
+    def is_put_away(self) -> bool:
+        """Whether it sleeps, or nothing but what its disk held is left."""
+        return self.state is VmState.SLEEPING or self.gone.is_set()
+
+    @property
     def idle_timeout_s(self) -> float:
         return self.record.idle_timeout_s or self.parts.settings.idle_timeout_s
 
@@ -103,9 +108,9 @@ class Machine:
             self.tell(Cancel(job_id))
 
     async def stop(self) -> None:
-        """End the VM; returns when it is gone."""
+        """End the VM; returns when it is gone, or nothing but what its disk held is left (`farewell`)."""
+        self.stop_wished.set()
         if self._judge(Wish.STOP):
-            self.stop_wished.set()
             self.tell(Stop())
         await self.gone.wait()
 

@@ -69,6 +69,8 @@ class Record(Value):
     old news from new by it."""
     reason: str = ""
     """Why it failed."""
+    unsaved: bool = False
+    """Control was told that it has ended, but not all that its disk holds was saved then."""
 
 
 class Records:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from mags.host.storage.errors import StaleEpoch, StorageError
+from mags.host.storage.errors import Deleted, StaleEpoch, StorageError
 from mags.host.storage.generations import Generations
 from mags.host.storage.layout import Lease
 from mags.host.storage.threads import TIMEOUT
@@ -24,6 +24,8 @@ class Holder(Protocol):
     """Who gave it (workspaces.Workspaces)."""
 
     async def work(self, work: Callable[[], T], *, timeout: float = TIMEOUT) -> T: ...
+
+    def guarded(self, work: Callable[[], T]) -> T: ...
 
     async def release(self, attached: Attached) -> None: ...
 
@@ -78,6 +80,10 @@ class Attached:
     async def check_owned(self) -> None:
         """StaleEpoch when a newer attachment has the workspace, or it was deleted."""
         await self.work(self._check_epoch)
+
+    def look_owned(self) -> None:
+        """The same, and StorageUnavailable when that can't be told now. Blocks."""
+        self._holder.guarded(self._check_epoch)
 
     async def begin(self, size: int, *, anew: bool = False) -> Path:
         """A draft of the next generation: the newest one's bytes, for a disk of `size` bytes.
@@ -155,7 +161,7 @@ class Attached:
             )
         manifest = self.generations.manifest()
         if manifest is None or self.generations.deleted:
-            raise StaleEpoch(f"Workspace {self.attachment.workspace_id} was deleted.")
+            raise Deleted(f"Workspace {self.attachment.workspace_id} was deleted.")
         if manifest.epoch > self.attachment.epoch:
             raise StaleEpoch(
                 f"Workspace {self.attachment.workspace_id} belongs to a newer VM by now (epoch {manifest.epoch}, "

@@ -5,6 +5,7 @@ StorageError            the sentence says what to do
 ├── StorageUnavailable  a service is away or does not answer in time: trying again may help
 ├── GenerationMissing   the image that was asked for is not on the volume
 └── StaleEpoch          somebody else owns the workspace now: this copy must stop
+    └── Deleted         nobody does any more
 """
 
 from __future__ import annotations
@@ -27,4 +28,8 @@ class GenerationMissing(StorageError):
 
 
 class StaleEpoch(StorageError):
+    pass
+
+
+class Deleted(StaleEpoch):
     pass

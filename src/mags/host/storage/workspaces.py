@@ -18,7 +18,7 @@ from typing import TypeVar
 from mags.host.storage import blanks, layout
 from mags.host.storage.attached import Attached
 from mags.host.storage.collector import Collector
-from mags.host.storage.errors import GenerationMissing, StaleEpoch, StorageError, StorageUnavailable
+from mags.host.storage.errors import Deleted, GenerationMissing, StaleEpoch, StorageError, StorageUnavailable
 from mags.host.storage.generations import Generations, every, remove_tree
 from mags.host.storage.layout import GIB, ROOT_INODE, Lease, Manifest
 from mags.host.storage.threads import TIMEOUT, Threads
@@ -49,20 +49,20 @@ class Workspaces:
         StorageUnavailable when the volume fails, is not mounted before or after, or takes longer than `timeout`
         seconds: without a mount everything looks deleted.
         """
+        return await self._threads.run_within(timeout, lambda: self.guarded(work))
 
-        def guarded() -> T:
+    def guarded(self, work: Callable[[], T]) -> T:
+        """The same in this thread, as long as it takes."""
+        try:
+            self._require_mount()
             try:
+                return work()
+            finally:
                 self._require_mount()
-                try:
-                    return work()
-                finally:
-                    self._require_mount()
-            except OSError as error:
-                raise StorageUnavailable(
-                    f"The volume of the workspaces does not work: {error.strerror or error}."
-                ) from error
-
-        return await self._threads.run_within(timeout, guarded)
+        except OSError as error:
+            raise StorageUnavailable(
+                f"The volume of the workspaces does not work: {error.strerror or error}."
+            ) from error
 
     def _require_mount(self) -> None:
         here, above = self.mount.stat(), self.mount.parent.stat()
@@ -102,7 +102,7 @@ class Workspaces:
 
         def take() -> Lease:
             if generations.deleted:
-                raise StaleEpoch(f"Workspace {attachment.workspace_id} was deleted.")
+                raise Deleted(f"Workspace {attachment.workspace_id} was deleted.")
             if attachment.generation and not generations.directory.exists():
                 generations.path(attachment.generation)  # says what is missing
             generations.make()
@@ -150,7 +150,7 @@ class Workspaces:
         generations.lease(lease)
         try:
             if generations.deleted:
-                raise StaleEpoch(f"Workspace {generations.directory.name} was deleted.")
+                raise Deleted(f"Workspace {generations.directory.name} was deleted.")
             if lease.base:
                 generations.path(lease.base)
         except StorageError:

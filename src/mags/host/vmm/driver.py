@@ -117,6 +117,9 @@ class Vm(Protocol):
     async def resume(self) -> None:
         """Let the vCPUs run (about 1 ms). A VM that wakes is asleep no more from here on: what was saved is gone."""
 
+    async def listen(self) -> None:
+        """Find out whether the hypervisor answers (some seconds at most): if it does not, `stall` says so then."""
+
     async def copy_base(self) -> None:
         """Prepare `save` while the VM runs on: what can be copied ahead is. Harmless if repeated."""
 

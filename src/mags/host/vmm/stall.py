@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 
 class Stall:
@@ -14,6 +15,7 @@ class Stall:
     def __init__(self) -> None:
         self.reason = ""
         self.count = 0
+        self._since = 0.0
         self._begun, self._over = asyncio.Event(), asyncio.Event()
         self._over.set()
 
@@ -21,6 +23,7 @@ class Stall:
         """It stands still from now on, or does so for another reason."""
         if not self.reason:
             self.count += 1
+            self._since = time.monotonic()
         self.reason = reason
         self._over.clear()
         self._begun.set()
@@ -30,6 +33,11 @@ class Stall:
         self.reason = ""
         self._begun.clear()
         self._over.set()
+
+    @property
+    def lasted_s(self) -> float:
+        """For how long it has stood still; 0 while it runs."""
+        return time.monotonic() - self._since if self.reason else 0.0
 
     async def begins(self) -> str:
         """Wait until it stands still; why."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import AsyncMock
 
 from mags.host.config import Settings
 from mags.host.machines.cells import Cell
@@ -28,7 +29,8 @@ class Guest:
 
 def silent() -> tuple[Guest, Stall, Cell]:
     guest, stall = Guest(), Stall()
-    return guest, stall, cast(Cell, SimpleNamespace(vm=SimpleNamespace(stall=stall), channel=guest))
+    vm = SimpleNamespace(stall=stall, listen=AsyncMock())
+    return guest, stall, cast(Cell, SimpleNamespace(vm=vm, channel=guest))
 
 
 async def asked(guest: Guest, times: int) -> None:
@@ -57,3 +59,18 @@ async def test_vm_that_waits_for_its_disk_is_not_to_blame() -> None:
     stall.end()
     await pulse
     assert len(ends) == 1
+
+
+async def test_nor_is_one_whose_hypervisor_waits_for_a_disk() -> None:
+    ends: list[str] = []
+    guest, stall, cell = silent()
+
+    async def listen() -> None:
+        stall.begin("QEMU does not answer")
+
+    cell.vm.listen = listen  # type: ignore[method-assign]
+    pulse = asyncio.create_task(Lifeline(SETTINGS, ends.append).pulse(cell))
+    await asked(guest, 3)
+    assert ends == []
+    pulse.cancel()
+    await asyncio.gather(pulse, return_exceptions=True)

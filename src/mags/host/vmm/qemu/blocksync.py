@@ -11,6 +11,11 @@ how its store is.
 There are two bitmaps while a capture is open: the older holds what the capture has, the newer what was written
 since. All that a new host program finds after a crash is joined again (`track`), so it may copy a block twice, but
 never forgets one.
+
+QEMU tells its bitmaps only together with the sizes of all files (`query-named-block-nodes`). To learn that of the base
+it asks the store, and the whole VM waits for the answer. So it is asked only right after the store has answered us
+(`dirty`, the begin of `capture`), and what comes later goes by what is known: a store that dies in the middle of a
+capture takes no VM along.
 """
 
 from __future__ import annotations
@@ -34,6 +39,8 @@ GRANULARITY = 64 << 10
 """Bytes that one bit stands for: the cluster size of the stage too, so a bit is a cluster."""
 JOB_TIMEOUT = 600.0
 """Seconds for copying all changes to the host's own disk."""
+NO_NODE = "Failed to find node"
+"""What QEMU says of a name that it does not know."""
 MARGIN = 256 << 20
 """Bytes of the host's disk that a capture leaves free."""
 
@@ -74,39 +81,40 @@ class BlockSync:
     def __init__(self, vm: Monitored) -> None:
         self._vm, self._qmp = vm, vm.qmp
         self._stage = vm.directory / STAGE_FILE
-        self._number = 0
+        self._numbers: list[int] | None = None
+        """Of the bitmaps that there are, in order: the newest follows changes. None: QEMU must be asked."""
         self._open = False
         """Whether a capture is neither accepted nor reverted, or that failed half-way."""
 
     async def track(self) -> None:
         """Begin to follow changes, or go on after another host program did: leftovers of a capture are joined."""
         await self._clear_capture()
-        if not await self._bitmaps():
-            await self._add(self._name(1))
+        self._numbers = None
+        if not await self._asked():
+            await self._add(_name(1))
         await self._join()
 
     async def dirty(self) -> int:
-        """Bytes that a capture would copy now, in whole clusters of 64 KiB."""
-        return int((await self._node())["bitmaps"][self._name(self._number)]["count"])
+        """Bytes that a capture would copy now, in whole clusters of 64 KiB. The store must have answered just now."""
+        return (await self._size())[1]
 
     async def capture(self, *, freeze: Step, thaw: Step) -> Capture:
         """Copy the changes to the host's disk, as they are at one moment.
 
         freeze, thaw: called around that moment; between them the guest must not write to its disk, and its file
         system must be whole. thaw is called whatever happens, once freeze was called.
-        On any error nothing has changed but time. The caller must `accept` or `revert` what it gets.
+        On any error nothing has changed but time. The caller must `accept` or `revert` what it gets. The store must
+        have answered just before.
         """
         if self._open:
             await self.revert()
-        node = await self._node()
-        size, dirty = int(node["size"]), int(node["bitmaps"][self._name(self._number)]["count"])
+        size, dirty = await self._size()
         self._check_space(dirty)
         self._open = True
         try:
             await self._open_stage(size)
             freeze_ms = await self._start(freeze, thaw)
-            await self._finish()
-            dirty = int((await self._node())["bitmaps"][self._name(self._number - 1)]["count"])
+            dirty = await self._finish()
             await self._close_stage()
         except BaseException:
             await asyncio.shield(self.revert())
@@ -116,19 +124,21 @@ class BlockSync:
     async def accept(self) -> None:
         """The captured changes are safe elsewhere: forget them."""
         self._stage.unlink(missing_ok=True)
-        for name in (await self._bitmaps())[:-1]:
-            await self._remove(name)
+        *others, newest = await self._known()
+        await self._remove(others, newest)
         self._open = False
 
     async def revert(self) -> None:
         """The captured changes are not safe: they count as changed again."""
         await self._clear_capture()
-        await self._join()
+        if self._numbers is not None:  # or else QEMU is asked when the store has answered
+            await self._join()
         self._open = False
 
     async def _start(self, freeze: Step, thaw: Step) -> int:
         """The moment itself; how long the guest was frozen, in ms."""
-        old, new = self._name(self._number), self._name(self._number + 1)
+        (number,) = await self._known()
+        old, new = _name(number), _name(number + 1)
         begin = time.monotonic()
         try:
             await freeze()
@@ -146,14 +156,18 @@ class BlockSync:
                     auto_dismiss=False,
                 ),
             ]
+            self._numbers = None
             await self._qmp.execute("transaction", actions=actions)
-            self._number += 1
+            self._numbers = [number, number + 1]
+        except QmpError:
+            self._numbers = [number]
+            raise
         finally:
             await asyncio.shield(thaw())
         return round((time.monotonic() - begin) * 1000)
 
-    async def _finish(self) -> None:
-        """Wait for the job; VmmError with its own words if it failed."""
+    async def _finish(self) -> int:
+        """Wait for the job: the bytes that it had to copy. VmmError with its own words if it failed."""
         with self._qmp.events("JOB_STATUS_CHANGE") as events:
             async with asyncio.timeout(JOB_TIMEOUT):
                 while (job := await self._job()) is not None and job["status"] != "concluded":
@@ -163,6 +177,7 @@ class BlockSync:
         await self._qmp.execute("job-dismiss", id=JOB)
         if "error" in job:
             raise VmmError(f"QEMU could not copy the disk's changes: {job['error']}.")
+        return int(job["total-progress"])
 
     async def _clear_capture(self) -> None:
         """End the job and the node of a capture, whatever state they are in."""
@@ -200,9 +215,11 @@ class BlockSync:
             await self._qmp.execute("remove-fd", fdset_id=int(name.rpartition("/")[2]))
 
     async def _close_stage(self) -> None:
-        nodes = await self._qmp.execute("query-named-block-nodes", flat=True)
-        if any(node["node-name"] == STAGE for node in nodes):
+        try:
             await self._qmp.execute("blockdev-del", node_name=STAGE)
+        except QmpError as error:
+            if NO_NODE not in error.description:
+                raise
 
     def _check_space(self, dirty: int) -> None:
         status = os.statvfs(self._vm.directory)
@@ -212,34 +229,46 @@ class BlockSync:
                 f"The host's disk has {free >> 20} MiB left and a sync needs {(dirty + MARGIN) >> 20}: make room."
             )
 
+    async def _size(self) -> tuple[int, int]:
+        """Bytes of the disk, and of its changes."""
+        if self._numbers is None:
+            await self._join()
+        newest = _name((await self._known())[-1])
+        node = await self._node()
+        return int(node["image"]["virtual-size"]), int(_bitmaps(node)[newest]["count"])
+
     async def _node(self) -> dict[str, Any]:
         for node in await self._qmp.execute("query-named-block-nodes", flat=True):
             if node["node-name"] == WORK_NODE:
-                bitmaps = {bitmap["name"]: bitmap for bitmap in node.get("dirty-bitmaps", ()) if "name" in bitmap}
-                return {"size": node["image"]["virtual-size"], "bitmaps": bitmaps}
+                assert isinstance(node, dict)
+                return node
         raise VmmError("The VM has no work disk.")
 
-    async def _bitmaps(self) -> list[str]:
-        names = [name for name in (await self._node())["bitmaps"] if name.startswith(BITMAP)]
-        return sorted(names, key=lambda name: int(name.removeprefix(BITMAP)))
+    async def _known(self) -> list[int]:
+        return await self._asked() if self._numbers is None else self._numbers
+
+    async def _asked(self) -> list[int]:
+        names = (name for name in _bitmaps(await self._node()) if name.startswith(BITMAP))
+        return sorted(int(name.removeprefix(BITMAP)) for name in names)
 
     async def _join(self) -> None:
         """Make all bitmaps the newest one, whichever that is: an answer of QEMU's may have been lost, and only the
         newest still follows changes."""
-        *others, newest = await self._bitmaps()
-        self._number = int(newest.removeprefix(BITMAP))
+        *others, newest = await self._known()
         if others:
-            await self._qmp.execute(
-                "block-dirty-bitmap-merge", node=WORK_NODE, target=self._name(self._number), bitmaps=others
-            )
-        for name in others:
-            await self._remove(name)
+            self._numbers = None
+            names = [_name(number) for number in others]
+            await self._qmp.execute("block-dirty-bitmap-merge", node=WORK_NODE, target=_name(newest), bitmaps=names)
+        await self._remove(others, newest)
 
     async def _add(self, name: str) -> None:
         await self._qmp.execute("block-dirty-bitmap-add", node=WORK_NODE, name=name, granularity=GRANULARITY)
 
-    async def _remove(self, name: str) -> None:
-        await self._qmp.execute("block-dirty-bitmap-remove", node=WORK_NODE, name=name)
+    async def _remove(self, others: list[int], newest: int) -> None:
+        self._numbers = None
+        for number in others:
+            await self._qmp.execute("block-dirty-bitmap-remove", node=WORK_NODE, name=_name(number))
+        self._numbers = [newest]
 
     async def _job(self) -> dict[str, Any] | None:
         for job in await self._qmp.execute("query-jobs"):
@@ -248,8 +277,13 @@ class BlockSync:
                 return job
         return None
 
-    def _name(self, number: int) -> str:
-        return f"{BITMAP}{number}"
+
+def _name(number: int) -> str:
+    return f"{BITMAP}{number}"
+
+
+def _bitmaps(node: dict[str, Any]) -> dict[str, Any]:
+    return {bitmap["name"]: bitmap for bitmap in node.get("dirty-bitmaps", ()) if "name" in bitmap}
 
 
 def _action(kind: str, **arguments: object) -> dict[str, object]:

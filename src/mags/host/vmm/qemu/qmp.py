@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mags.host.vmm.driver import VmmError
+from mags.host.vmm.stall import Stall
 
 LINE_LIMIT = 4 << 20
 """Bytes; `query-named-block-nodes` of a busy VM is some 100 KB."""
@@ -88,6 +89,8 @@ class Qmp:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._listeners: set[Events] = set()
         self._writing = asyncio.Lock()
+        self.silence = Stall()
+        """Whether QEMU owes an answer that is overdue: it waits for a file, with its VM, or has too little of a CPU."""
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._reader = asyncio.create_task(self._read(), name="qmp")
         # Not before the loop has ceased to watch it: its number may be another file's a moment later.
@@ -144,6 +147,7 @@ class Qmp:
                         await self._send(line, ())
                     reply = await answer
         except TimeoutError as error:
+            self.silence.begin(f"QEMU has not answered {command} for {timeout:g} s")
             raise QmpTimeout(f"QEMU did not answer {command} within {timeout:g} s.") from error
         finally:
             self._waiting.pop(number, None)
@@ -226,6 +230,7 @@ class Qmp:
             for listener in self._listeners:
                 listener.offer(message)
         elif "return" in message or "error" in message:
+            self.silence.end()
             number = message.get("id")
             if not isinstance(number, int) or not isinstance(message.get("error", {}), dict):
                 raise ValueError("an answer that is none")

@@ -6,6 +6,8 @@
 The base of a workspace's disk lies on a mount that may be made anew (host.storage.mount): descriptors from before are
 dead then, so the host opens the file again and hands it to QEMU, which could not itself. A full disk of the host, or a
 store that is away, needs no more than to be tried again.
+
+QEMU itself may wait for such a file, and answers nothing then, nor does its guest. That counts as standing still too.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu.machine import WORK_BASE_NODE
 from mags.host.vmm.qemu.qmp import Events, Qmp, QmpClosed, QmpTimeout
 from mags.host.vmm.stall import Stall
+from mags.kit.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +48,12 @@ class Recovery:
     def __init__(self, qmp: Qmp, base: Path | None, stall: Stall) -> None:
         self._qmp, self._base, self._stall = qmp, base, stall
         self._turn = asyncio.Lock()
+        self._recovering = False
         self._no_space, self._words = False, "its disk does not work now"
 
     async def run(self) -> None:
         """As long as QEMU lives."""
+        listening = asyncio.create_task(self._note_silence(), name="vm-silence")
         try:
             with self._qmp.events("BLOCK_IO_ERROR", "STOP") as events:
                 while True:
@@ -58,7 +63,16 @@ class Recovery:
         except QmpClosed:
             pass
         finally:
+            await end([listening])
             self._stall.end()
+
+    async def _note_silence(self) -> None:
+        silence = self._qmp.silence
+        while True:
+            self._stall.begin(await silence.begins())
+            await silence.ends()
+            if not self._recovering:
+                self._stall.end()
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
@@ -80,6 +94,14 @@ class Recovery:
             self._words = f"its disk does not work now ({words})"
 
     async def _recover(self, events: Events) -> None:
+        self._recovering = True
+        try:
+            await self._try_until_it_runs(events)
+        finally:
+            self._recovering = False
+        self._stall.end()
+
+    async def _try_until_it_runs(self, events: Events) -> None:
         delay = FIRST_TRY_S
         while True:
             self._stall.begin(self._words)
@@ -99,7 +121,6 @@ class Recovery:
                 continue
             if not await self._fails_again(events):
                 break
-        self._stall.end()
 
     async def _fails_again(self, events: Events) -> bool:
         """Whether another error comes soon after the VM was told to run."""

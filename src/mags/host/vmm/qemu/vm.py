@@ -10,6 +10,7 @@ import asyncio
 import base64
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from mags.host.vmm.driver import VmmError
@@ -26,6 +27,8 @@ from mags.host.vmm.stall import Stall
 log = logging.getLogger(__name__)
 
 CONSOLE_LOG = "console.log"
+LISTEN_S = 5.0
+"""Within which a hypervisor that is well answers, also on a busy host."""
 GUEST_ENDED = "The guest powered off, rebooted or crashed."
 
 
@@ -79,6 +82,10 @@ class QemuVm:
     async def save(self) -> None:
         async with self._recovery.held():
             await snapshot.save(self)
+
+    async def listen(self) -> None:
+        with suppress(VmmError):
+            await self.qmp.execute("query-status", timeout=LISTEN_S)
 
     def changes(self) -> BlockSync:
         return BlockSync(self)
