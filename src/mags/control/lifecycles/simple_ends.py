@@ -1,5 +1,5 @@
 """The end of nearly every job, recorded with few statements: its script has ended, nobody has wished it to stop, and it
-is not persistent. `reports.job_ended` does the same for all others.
+is not persistent (so nothing leads into its VM). `reports.job_ended` does the same for all others.
 
 On the way of every job, so the statements are made once.
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import cast
 
-from sqlalchemy import String, Table, Text, bindparam, delete, func, select, update
+from sqlalchemy import String, Table, Text, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
 from mags.control.lifecycles.endings import OPEN, Effects
 from mags.control.lifecycles.starts import note_started
-from mags.control.models import Job, SshPort
+from mags.control.models import Job
 from mags.protocol.messages import JobEnded
 from mags.protocol.states import JobStatus
 
-_JOBS, _PORTS = cast(Table, Job.__table__), cast(Table, SshPort.__table__)
+_JOBS = cast(Table, Job.__table__)
 _THE_JOB = bindparam("the_job", type_=String)
 
 _LOOK = (
@@ -47,7 +47,6 @@ _END = (
         step_ms=None,
     )
 )
-_CLOSE_PORT = delete(_PORTS).where(_PORTS.c.job_id == _THE_JOB).returning(_PORTS.c.port)
 
 
 async def end_simply(session: AsyncSession, event: JobEnded, effects: Effects) -> bool:
@@ -68,6 +67,5 @@ async def end_simply(session: AsyncSession, event: JobEnded, effects: Effects) -
         "at_ms": event.ended_at_ms or now_ms(),
     }
     await session.execute(_END, values)
-    effects.ports.update((await session.execute(_CLOSE_PORT, key)).scalars())
     effects.changed.add(event.job_id)
     return True
