@@ -126,7 +126,7 @@ async def serve(
             pool,
             capacity,
             lambda: [image.name for image in images.list()],
-            lambda: attachments.status,
+            attachments,
         )
         left = await sweep(cells, records)
         await journal.prepare()

@@ -23,7 +23,7 @@ from nats.aio.subscription import Subscription
 from mags.kit.nats import settle
 from mags.protocol import subjects
 from mags.protocol.ids import HOST_ID
-from mags.protocol.messages import Presence
+from mags.protocol.messages import Heard, Presence, encode
 
 LOST_AFTER = 30.0
 """Seconds of silence, unless it is set otherwise."""
@@ -149,3 +149,5 @@ class Hosts:
             return
         if HOST_ID.fullmatch(presence.host_id) and message.subject == subjects.presence(presence.host_id):
             self.hear(presence)
+            if message.reply:
+                await self._connection.publish(message.reply, encode(Heard(lost_after_s=self.lost_after)))

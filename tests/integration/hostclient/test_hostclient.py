@@ -245,7 +245,8 @@ async def test_hosts_are_live_then_suspect_then_lost(line: Line) -> None:
     assert hosts.state("p1") is HostState.LOST and hosts.state("never") is HostState.LOST
     assert hosts.get("p2") is None, "nobody speaks for another host"
     said.boot, said.host_id = "2", "p1"
-    hosts.hear(said)
+    answer = await line.theirs.request(subjects.presence("p1"), messages.encode(said), timeout=30)
+    assert messages.decode(answer.data, messages.Heard).lost_after_s == presence.LOST_AFTER
     assert news[-1] == ("p1", True), "one that was lost is looked at anew, though it has never ended"
     hosts.hear(said)
     assert news[-1] == ("p1", False)

@@ -272,3 +272,29 @@ async def test_guest_that_does_not_read_is_slowed(export: Export) -> None:
     status, _ = await client.receive(last)
     assert status == 0
     await client.aclose()
+
+
+async def test_without_a_permit_nothing_changes_and_the_guest_asks_again(exports: Exports, directory: Path) -> None:
+    allowed = True
+    export = await exports.add("vm", "127.0.0.1", directory, permit=lambda: allowed)
+    client = await Client.connect("127.0.0.1", export.port)
+    file = await client.create(client.root, b"f")
+    await client.write(file, 0, b"before")
+    await client.commit(file)
+    allowed = False
+    for change in (
+        client.write(file, 0, b"behind"),
+        client.commit(file),
+        client.create(client.root, b"g"),
+        client.setattr(file, changes(size=0)),
+        client.remove(client.root, b"f"),
+        client.rename(client.root, b"f", client.root, b"g"),
+        client.mkdir(client.root, b"d"),
+    ):
+        with refused(Status.JUKEBOX):
+            await change
+    assert (await client.read(file, 0, 10))[0] == b"before"
+    assert sorted(await client.list(client.root)) == [b".", b"..", b"f"]
+    allowed = True
+    await client.write(file, 0, b"behind")
+    await client.aclose()

@@ -10,6 +10,7 @@ import pytest
 
 from mags.host.attachments import Workspace
 from mags.host.attachments import workspace as module
+from mags.host.attachments.hearing import Hearing
 from mags.host.jfs import Exports
 from mags.host.storage.engine import Engine
 from mags.protocol.errors import Problem
@@ -48,12 +49,14 @@ async def test_idle_owner_hears_that_it_is_none_any_more(
         raise AssertionError("there is nothing to be told")
 
     attached = await engine.workspaces.attach(Attachment(workspace_id=name, epoch=1, disk_gb=1), vm_id=new_id())
-    workspace = Workspace(attached, exports, publish, interval=600.0)
+    hearing = Hearing()
+    workspace = Workspace(attached, exports, publish, hearing, interval=600.0)
     workspace._syncer = syncs  # type: ignore[assignment]
     running = asyncio.create_task(workspace.run())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await asyncio.shield(running)
+    assert await asyncio.to_thread(workspace._permit)
     if event == "deleted":
         await engine.workspaces.delete(name)
     else:
@@ -62,3 +65,6 @@ async def test_idle_owner_hears_that_it_is_none_any_more(
         async with asyncio.timeout(60):
             await running
     assert stale.value.code == "conflict" and syncs.ended
+    assert not await asyncio.to_thread(workspace._permit)
+    hearing.heard(hearing.clock(), 1000.0)
+    assert not await asyncio.to_thread(workspace._permit)

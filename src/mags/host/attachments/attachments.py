@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
+from mags.host.attachments.hearing import Hearing
 from mags.host.attachments.problems import as_problems
 from mags.host.attachments.workspace import GUEST_JFS_PORT, Publish, Workspace
 from mags.host.jfs import Exports
@@ -36,6 +37,7 @@ class Attachments:
 
     def __init__(self, settings: StorageSettings, directory: Path, host_id: str, exports: Exports) -> None:
         self._settings, self._directory, self._host_id, self._exports = settings, directory, host_id, exports
+        self.hearing = Hearing()
         self.unmount = False
         """Whether the volume is unmounted at the end: no VM goes on that needs it."""
         self._engine: Engine | None = None
@@ -87,7 +89,9 @@ class Attachments:
         engine = await self._ready()
         with as_problems():
             attached = await engine.workspaces.attach(attachment, vm_id=vm_id, owner=owner, name=name, image=image)
-            workspace = Workspace(attached, self._exports, publish, interval=self._settings.sync_interval_s)
+            workspace = Workspace(
+                attached, self._exports, publish, self.hearing, interval=self._settings.sync_interval_s
+            )
             await workspace.announce()
             return workspace
 

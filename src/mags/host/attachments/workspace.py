@@ -10,17 +10,19 @@ a new host program, `begin` comes again before the guest may write.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from mags.host.attachments.hearing import Hearing
 from mags.host.attachments.problems import as_problems
 from mags.host.guest import Jfs
 from mags.host.jfs import Exports
 from mags.host.network.addresses import GATEWAY_ADDRESS
 from mags.host.storage.attached import Attached
-from mags.host.storage.errors import StorageUnavailable
+from mags.host.storage.errors import StaleEpoch, StorageError, StorageUnavailable
 from mags.host.storage.layout import GIB
 from mags.host.storage.syncer import Guest, Syncer, recover
 from mags.host.vmm.driver import Vm, Vmm
@@ -28,6 +30,8 @@ from mags.host.vmm.spec import WorkDisk
 from mags.kit.tasks import end
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Synced, WorkspaceSynced
+
+log = logging.getLogger(__name__)
 
 OWNED_S = 5.0
 """Between two looks whether the workspace is still ours."""
@@ -41,10 +45,13 @@ Publish = Callable[[WorkspaceSynced], Awaitable[None]]
 class Workspace:
     """Made by `Attachments.attach`. Its methods raise Problem: `conflict` when another VM owns the workspace now."""
 
-    def __init__(self, attached: Attached, exports: Exports, publish: Publish, *, interval: float) -> None:
+    def __init__(
+        self, attached: Attached, exports: Exports, publish: Publish, hearing: Hearing, *, interval: float
+    ) -> None:
         self.jfs = Jfs(IPv4Address(GATEWAY_ADDRESS), GUEST_JFS_PORT, "/jfs")
         """What the guest is to mount; reachable after `serve`."""
         self._attached, self._exports, self._publish, self._interval = attached, exports, publish, interval
+        self._hearing, self._stale = hearing, False
         self._syncer: Syncer | None = None
         self._vm: Vm | None = None
 
@@ -72,7 +79,24 @@ class Workspace:
         """Make /jfs reachable for the VM behind this address (network.Namespace.host_address). Repeatable."""
         with as_problems():
             await self._exports.remove(self._attached.vm_id)
-            await self._exports.add(self._attached.vm_id, host_address, self._attached.jfs)
+            await self._exports.add(self._attached.vm_id, host_address, self._attached.jfs, permit=self._permit)
+
+    def _permit(self) -> bool:
+        """Whether the guest may change /jfs now. Blocks. Nothing refuses there what comes too late, as a sync is: so it
+        is looked each time whose the workspace is, unless it can't have been given away."""
+        if self._stale:
+            return False
+        if self.discard or self._hearing.holds:
+            return True
+        try:
+            self._attached.look_owned()
+            return True
+        except StaleEpoch as error:
+            self._stale = True
+            log.warning("VM %s may not change /jfs any more: %s", self._attached.vm_id, error)
+        except StorageError as error:
+            log.debug("VM %s may not change /jfs now: %s", self._attached.vm_id, error)
+        return False
 
     async def begin(self, vm: Vm, guest: Callable[[], Guest]) -> None:
         """Follow the changes of a VM's disk. Before the guest may write: configured, or thawed after a wake.
@@ -116,8 +140,8 @@ class Workspace:
                 await end(ways)
 
     async def _watch(self) -> None:
-        """Ends with StaleEpoch. A VM that changes nothing on its disk has nothing to be refused, and one that writes to
-        /jfs is refused nothing there: so it is looked whose the workspace is."""
+        """Ends with StaleEpoch. A VM that changes nothing on its disk has nothing to be refused: so it is looked whose
+        the workspace is."""
         while True:
             await asyncio.sleep(OWNED_S)
             try:

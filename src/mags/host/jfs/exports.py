@@ -57,11 +57,16 @@ class Exports:
             write_atomic(file, os.urandom(32), durable=True)
         return cls(file.read_bytes(), port or _kept_port(state / PORT_FILE))
 
-    async def add(self, vm_id: str, address: str, directory: Path) -> Export:
-        """Serve `directory` to what connects to `address`. Repeatable. OSError if it cannot listen or open."""
+    async def add(
+        self, vm_id: str, address: str, directory: Path, *, permit: Callable[[], bool] = lambda: True
+    ) -> Export:
+        """Serve `directory` to what connects to `address`. Repeatable. OSError if it cannot listen or open.
+
+        permit: asked in a thread before each change. False: not now; the guest waits and asks again.
+        """
         if (served := self._served.get(vm_id)) is not None:
             return served[0]
-        files = await self._in_thread(lambda: Files(directory, self._key, vm_id))
+        files = await self._in_thread(lambda: Files(directory, self._key, vm_id, permit))
         server = Server(files, self._in_thread)
         try:
             listener = await asyncio.start_server(server.connected, address, self.port)

@@ -56,7 +56,9 @@ class Made:
 class Files:
     """The files below one directory."""
 
-    def __init__(self, directory: Path, key: bytes, export: str) -> None:
+    def __init__(self, directory: Path, key: bytes, export: str, permit: Callable[[], bool] = lambda: True) -> None:
+        """permit: whether anything may be changed now."""
+        self.permit = permit
         self._directory, self._key, self._export = directory, key, export
         self._lock = threading.Lock()
         self._listings = Listings()

@@ -35,6 +35,8 @@ IDEMPOTENT = frozenset(Procedure) - {
     _P.SETATTR, _P.CREATE, _P.MKDIR, _P.SYMLINK, _P.MKNOD, _P.REMOVE, _P.RMDIR, _P.RENAME, _P.LINK,
 }  # fmt: skip
 """What may be done twice. The others' replies are kept, for a client that lost the connection and asks again."""
+CHANGES = frozenset(Procedure) - IDEMPOTENT | {_P.WRITE, _P.COMMIT}
+"""What changes the files: not without a permit."""
 
 Work = Callable[[Files, Reader, Caller], Writer]
 
@@ -44,6 +46,8 @@ def nfs(files: Files, number: int, arguments: memoryview, caller: Caller) -> byt
     procedure = Procedure(number)
     work = _WORK[procedure]
     try:
+        if procedure in CHANGES and not files.permit():
+            raise Refusal(Status.JUKEBOX)
         return files.attempt(lambda: work(files, Reader(arguments), caller)).done()
     except Refusal as refusal:
         status = refusal.status

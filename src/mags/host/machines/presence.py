@@ -10,6 +10,7 @@ import nats.errors
 from nats.aio.client import Client
 
 import mags
+from mags.host.attachments import Attachments
 from mags.host.config import Settings
 from mags.host.machines.capacity import Capacity
 from mags.host.machines.fleet import Fleet
@@ -17,19 +18,21 @@ from mags.host.machines.pool import Pool
 from mags.host.vmm.driver import Vmm
 from mags.kit.machine import machine_id
 from mags.protocol import subjects
+from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
-from mags.protocol.messages import Presence, encode
+from mags.protocol.messages import Heard, Presence, decode, encode
 from mags.protocol.states import VmState
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
+ANSWER_S = 1.0
 LOOK_S = 0.5
 """How often it is looked whether there is still room."""
 
 
 class Herald:
-    """`images` names the images that are here; `storage` says how the storage of workspaces is."""
+    """`images` names the images that are here."""
 
     def __init__(
         self,
@@ -40,11 +43,11 @@ class Herald:
         pool: Pool,
         capacity: Capacity,
         images: Callable[[], list[str]],
-        storage: Callable[[], str],
+        attachments: Attachments,
     ) -> None:
         self._client, self._settings, self._vmm = client, settings, vmm
         self._fleet, self._pool, self._capacity = fleet, pool, capacity
-        self._images, self._storage = images, storage
+        self._images, self._attachments = images, attachments
         self._boot = new_id()
         self._machine_id = machine_id()
 
@@ -52,20 +55,28 @@ class Herald:
         """For ever."""
         accepting: bool | None = None
         quiet = 0.0
-        while True:
-            now = self._capacity.verdict().accepting
-            if quiet >= EVERY_S or now != accepting:
-                await self._say(self.describe())
-                accepting, quiet = now, 0.0
-            await asyncio.sleep(LOOK_S)
-            quiet += LOOK_S
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                now = self._capacity.verdict().accepting
+                if quiet >= EVERY_S or now != accepting:
+                    tasks.create_task(self._say(self.describe()))
+                    accepting, quiet = now, 0.0
+                await asyncio.sleep(LOOK_S)
+                quiet += LOOK_S
 
     async def _say(self, presence: Presence) -> None:
         if not self._client.is_connected:
             return  # what would be said when it is back is old by then
+        hearing = self._attachments.hearing
+        said_at = hearing.clock()
         try:
-            await self._client.publish(subjects.presence(self._settings.host_id), encode(presence))
-        except nats.errors.Error as error:
+            answer = await self._client.request(
+                subjects.presence(self._settings.host_id), encode(presence), timeout=ANSWER_S
+            )
+            hearing.heard(said_at, decode(answer.data, Heard).lost_after_s)
+        except (nats.errors.TimeoutError, nats.errors.NoRespondersError, TimeoutError):
+            pass  # no control is there
+        except (nats.errors.Error, Problem) as error:
             log.warning("can't say that we are here: %s", error)
 
     def describe(self) -> Presence:
@@ -92,6 +103,6 @@ class Herald:
             min_pool_size=self._pool.target,
             max_pool_size=self._pool.target,
             images=self._images(),
-            storage=self._storage(),
+            storage=self._attachments.status,
             local_retention_s=self._settings.local_retention_s,
         )

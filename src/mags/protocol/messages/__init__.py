@@ -56,6 +56,7 @@ from mags.protocol.messages.output import (
 )
 from mags.protocol.messages.reports import (
     Event,
+    Heard,
     JobEnded,
     Presence,
     VmChanged,
@@ -125,6 +126,7 @@ __all__ = [
     "FilesResult",
     "Frame",
     "Hangup",
+    "Heard",
     "JobEnded",
     "Keep",
     "Open",

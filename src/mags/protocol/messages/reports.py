@@ -38,6 +38,13 @@ class Presence(Value):
     """How long a sleeping VM is kept whose files are only on this host."""
 
 
+class Heard(Value):
+    """Control's answer to a presence: what was said is known. The host is not counted as lost before so many seconds
+    have passed since it said it."""
+
+    lost_after_s: float
+
+
 class JobEnded(Value, tag="job_ended"):
     """A script ended, or will never: `error` says why in a sentence. Repeatable."""
 
