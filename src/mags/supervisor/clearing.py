@@ -101,11 +101,11 @@ def remove_data(layout: Layout) -> list[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Of a mount point (a disk for the host's VMs, say) what is on it."""
-    if path.is_mount():
+    """Of a mount point (a disk for the host's VMs, say) what is on it; of a link nothing of what it leads to."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif path.is_mount():
         for below in path.iterdir():
             _remove(below)
-    elif path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path)

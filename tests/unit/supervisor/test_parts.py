@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pydantic import ValidationError
@@ -210,6 +211,17 @@ def test_purge_removes_what_is_ours_and_shows_what_is_not(tmp_path: Path) -> Non
     theirs.unlink()
     assert clearing.remove_data(layout) == [] and not layout.data.exists()
     assert (outside / "file").exists()
+
+
+def test_the_data_that_a_link_leads_to_is_not_removed_with_it(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.data.mkdir()
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:  # another file system, as a mount point is
+        theirs = Path(elsewhere, "theirs")
+        theirs.touch()
+        layout.cache.symlink_to(elsewhere)
+        assert clearing.remove_data(layout) == [] and not layout.data.exists()
+        assert theirs.exists()
 
 
 def test_the_users_file_goes_only_if_it_is_for_this_server(tmp_path: Path) -> None:
