@@ -79,7 +79,7 @@ async def test_a_clone_is_put_right_in_one_round_trip(vm: QemuVm) -> None:
 
 
 async def test_a_clone_answers_the_first_greeting(vm: QemuVm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mags.host.guest.channel.THOROUGH_AFTER", ())
+    monkeypatch.setattr("mags.host.guest.channel.PATIENCE", (2 * TIMEOUT,))
     for _ in range(3):
         channel = await Channel.connect(vm.channel_path, timeout=TIMEOUT)
         await channel.aclose()

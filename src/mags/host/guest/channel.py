@@ -9,6 +9,7 @@ the next one connects again, learns from HELLO which processes live, and attache
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -48,11 +49,11 @@ T = TypeVar("T")
 
 # A guest that does not read cannot make us buffer more than this.
 MAX_UNSENT = 64 * 1024 * 1024
-# After these many seconds without HELLO we suspect that a dead host left half a frame, or that the guest boots.
-THOROUGH_AFTER = (0.5, 2.0, 4.0)
-# A guest whose host let go of it while it stood still may hear of that, and of us, in the wrong order, and take no more
-# bytes from this connection; it does from the next.
-RECONNECT_AFTER = 6.0
+# Seconds that we wait for HELLO: on the first connection, the second, ..., and every later one. What an earlier host
+# left behind may keep the guest from answering: half a frame, which a thorough RESET ends; or output that QEMU holds
+# back for it. If it went while the VM stood still, QEMU's port does not hear of that, and the output goes on only when
+# the end of a later connection is told. Hence a new one each time.
+PATIENCE = (0.5, 1.5, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +89,18 @@ class Channel:
         the VM ends meanwhile, TimeoutError if no agent answers.
         """
         deadline = time.monotonic() + timeout
-        while True:
+        for attempt in itertools.count():
+            patience = PATIENCE[min(attempt, len(PATIENCE) - 1)]
             channel = await cls._open(path, deadline)
             try:
-                hello = await channel._greet(deadline)
+                left = deadline - time.monotonic()
+                if await channel._greet(min(patience, left), thorough=attempt > 0):
+                    break
+                if left <= patience:
+                    raise TimeoutError("the guest agent does not answer")
             except BaseException:
                 await channel.aclose()
                 raise
-            if hello is not None:
-                channel.hello = hello
-                break
             await channel.aclose()
         channel._last_process = channel.hello.last_process_id
         held = {process.id for process in channel.hello.processes}
@@ -120,27 +123,20 @@ class Channel:
         wire.channel = channel
         return channel
 
-    async def _greet(self, deadline: float) -> Hello | None:
-        """None: it does not answer on this connection."""
+    async def _greet(self, wait: float, *, thorough: bool) -> bool:
+        """Whether the guest has answered within `wait` seconds. Raises ChannelClosed."""
         assert self._greeting is not None
-        start = time.monotonic()
-        for attempt, wait in enumerate((*THOROUGH_AFTER, RECONNECT_AFTER)):
-            nonce = secrets.randbits(64)
-            self._decoder.expect(nonce)
-            self._transport.write(encode_reset(nonce, thorough=attempt > 0))
-            until = min(start + wait, deadline)
-            done, _ = await asyncio.wait(
-                (self._greeting, self.closed),
-                timeout=max(0.0, until - time.monotonic()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if self._greeting.done():
-                return self._greeting.result()
-            if done:
-                raise ChannelClosed(self.closed.result())
-            if until >= deadline:
-                raise TimeoutError("the guest agent does not answer")
-        return None
+        nonce = secrets.randbits(64)
+        self._decoder.expect(nonce)
+        self._transport.write(encode_reset(nonce, thorough=thorough))
+        done, _ = await asyncio.wait(
+            (self._greeting, self.closed), timeout=max(0.0, wait), return_when=asyncio.FIRST_COMPLETED
+        )
+        if self._greeting.done():
+            self.hello = self._greeting.result()
+        elif done:
+            raise ChannelClosed(self.closed.result())
+        return self._greeting.done()
 
     # Frames in
 

@@ -124,7 +124,10 @@ class Vm(Protocol):
         """Prepare `save` while the VM runs on: what can be copied ahead is. Harmless if repeated."""
 
     async def save(self) -> None:
-        """Save memory and devices into the directory and end the process. VmmError: it runs on, and says why."""
+        """Save memory and devices into the directory and end the process. VmmError: it runs on, and says why.
+
+        The guest's channel must have been closed.
+        """
 
     def changes(self) -> DiskChanges:
         """The changes of its work disk."""

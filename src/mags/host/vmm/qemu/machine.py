@@ -29,6 +29,8 @@ GUEST_MAC = "52:54:00:6d:61:67"
 LOOSE_TAP = "ifname=tap0,script=no,downscript=no"
 """A tap made in QEMU's own empty network namespace, leading nowhere. It offers the guest the same features as one
 that leads somewhere, so a template negotiates what its clones can use."""
+CHANNEL = "agent"
+"""QEMU's name for the socket of the guest agent's channel."""
 CONSOLE_BYTES = 1 << 16
 """QEMU keeps the last bytes of the guest's console in memory, in a ring: whatever the guest writes, no more."""
 TRANSLATION_MB = 64
@@ -155,9 +157,9 @@ class Machine:
         words += ["-device", f"virtio-blk-device,drive={WORK_NODE},serial=work,{ON_ERROR}"]
         network = LOOSE_TAP if descriptors.tap is None else f"fd={descriptors.tap}"
         words += ["-netdev", f"tap,id=net,{network}", "-device", f"virtio-net-device,netdev=net,mac={GUEST_MAC}"]
-        words += ["-chardev", f"socket,id=agent,fd={descriptors.agent},server=on,wait=off"]
+        words += ["-chardev", f"socket,id={CHANNEL},fd={descriptors.agent},server=on,wait=off"]
         words += ["-device", "virtio-serial-device,max_ports=2"]
-        words += ["-device", "virtserialport,chardev=agent,name=mags.agent"]
+        words += ["-device", f"virtserialport,chardev={CHANNEL},name=mags.agent"]
         return words
 
     def _step_down(self, user: int, root: Path) -> list[str]:

@@ -134,6 +134,7 @@ async def copy_base(vm: QemuVm) -> None:
 async def save(vm: QemuVm) -> None:
     """Save and end a VM. When it can't be saved it runs on and VmmError says why."""
     await copy_base(vm)
+    await vm.left_alone()
     await vm.pause()
     passed = ""
     try:

@@ -17,7 +17,7 @@ from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu import snapshot
 from mags.host.vmm.qemu.blocksync import BlockSync
-from mags.host.vmm.qemu.machine import CONSOLE_BYTES, WORK_NODE
+from mags.host.vmm.qemu.machine import CHANNEL, CONSOLE_BYTES, WORK_NODE
 from mags.host.vmm.qemu.process import Process
 from mags.host.vmm.qemu.qmp import Qmp
 from mags.host.vmm.qemu.recovery import Recovery
@@ -27,6 +27,8 @@ from mags.host.vmm.stall import Stall
 log = logging.getLogger(__name__)
 
 CONSOLE_LOG = "console.log"
+LEAVE_TIMEOUT = 10.0
+"""Seconds for QEMU to see that the channel was closed: less than 1 ms on an idle host."""
 LISTEN_S = 5.0
 """Within which a hypervisor that is well answers, also on a busy host."""
 GUEST_ENDED = "The guest powered off, rebooted or crashed."
@@ -82,6 +84,23 @@ class QemuVm:
     async def save(self) -> None:
         async with self._recovery.held():
             await snapshot.save(self)
+
+    async def left_alone(self) -> None:
+        """Wait until QEMU has seen that nobody is on the guest's channel; VmmError if somebody stays.
+
+        While the VM runs: the port of one that stands still is not told that a host has gone. What that host did not
+        read would be saved half written, and after the VM has woken keep back all that the guest writes.
+        """
+        try:
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                while not await self._disconnected():
+                    await asyncio.sleep(0.005)
+        except TimeoutError as error:
+            raise VmmError("The VM's channel is still in use.") from error
+
+    async def _disconnected(self) -> bool:
+        every = await self.process.unless_dead(self.qmp.execute("query-chardev"))
+        return any(one["label"] == CHANNEL and one["filename"].startswith("disconnected:") for one in every)
 
     async def listen(self) -> None:
         with suppress(VmmError):
