@@ -23,7 +23,12 @@ ID_FILE = "network-id"
 def claim(directory: Path, state: Path) -> int:
     """Take the directory of an installation, made if need be, for as long as the descriptor is open."""
     while True:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+        except FileExistsError:
+            if directory.exists():
+                raise  # it is no directory
+            continue  # it was one until just now
         try:
             descriptor = os.open(directory / OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
