@@ -21,40 +21,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
-import re
 import struct
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from mags.host.vmm.driver import SnapshotUnusable, VmmError
+from mags.host.vmm.qemu import memory
 from mags.kit.files import write_atomic
 
 if TYPE_CHECKING:
     from mags.host.vmm.qemu.vm import QemuVm
 
 MEMORY, DEVICES, META, OVERLAY = "memory", "devices", "asleep.json", "work.qcow2"
-PAGE = os.sysconf("SC_PAGE_SIZE")
-TOP_BYTE, PRESENT, SWAPPED, FILE_OR_SHARED = 7, 0x80, 0x40, 0x20
-"""Of a pagemap entry (8 bytes, little-endian): its highest byte, and bits of that. A page that is there (or in swap)
-and not the file's is the process's own."""
-_OWN = bytes(bool(byte & (PRESENT | SWAPPED)) and not byte & FILE_OR_SHARED for byte in range(256))
-_RUNS = re.compile(rb"\x01+(?:\x00{1,4}\x01+)*")
-"""Short gaps are written too, with what the file has there anyway: that is quicker than to seek."""
 HEADER = b"QEVM\x00\x00\x00\x03"
 """Magic number and version of a saved state (migration/savevm.c of QEMU)."""
 CONFIGURATION = b"\x07" + struct.pack(">I", len(b"microvm")) + b"microvm"
 """QEMU_VM_CONFIGURATION: the section that names the machine type."""
-FICLONE = 0x40049409
-CHUNK = 1 << 20
+DEVICES_LIMIT = 16 << 20
+"""Bytes; the state of a VM's devices has some 64 KiB."""
 SAVE_TIMEOUT = 60.0
 _switch = threading.Lock()
 """Held while META is changed or removed, so that what is removed is not flushed a moment later. Never for long."""
@@ -71,16 +62,6 @@ class Meta(msgspec.Struct, frozen=True):
     boot_id: str
     flushed: bool
     saved_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A part of the process's address space that maps the guest's memory at `offset` of its file."""
-
-    start: int
-    end: int
-    offset: int
-    inode: int
 
 
 def is_asleep(directory: Path) -> bool:
@@ -127,7 +108,7 @@ async def discard(directory: Path) -> None:
 async def copy_base(vm: QemuVm) -> None:
     """Copy what the VM's memory started from, while it runs. Harmless if repeated; VmmError if the disk is full."""
     if not vm.base_copied:
-        await asyncio.to_thread(_copy_base, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
+        await _to_its_end(memory.copy_base, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
         vm.base_copied = True
 
 
@@ -135,9 +116,9 @@ async def save(vm: QemuVm) -> None:
     """Save and end a VM. When it can't be saved it runs on and VmmError says why."""
     await copy_base(vm)
     await vm.left_alone()
-    await vm.pause()
     passed = ""
     try:
+        await vm.pause()
         devices = vm.directory / DEVICES
         devices.unlink(missing_ok=True)
         passed = await vm.pass_file(devices, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
@@ -145,7 +126,7 @@ async def save(vm: QemuVm) -> None:
             vm.qmp.execute("xen-save-devices-state", timeout=SAVE_TIMEOUT, filename=passed, live=False)
         )
         _complete(devices)
-        await asyncio.to_thread(_write_own_pages, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
+        await _to_its_end(memory.write_own_pages, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
         _write_meta(vm, flushed=False)
     except BaseException as error:
         for name in (META, DEVICES):
@@ -154,9 +135,19 @@ async def save(vm: QemuVm) -> None:
         if not vm.died.done():
             await asyncio.shield(_go_on(vm, passed))
         if isinstance(error, OSError):
-            raise VmmError(f"The VM's memory can't be saved: {_words(error)}") from error
+            raise VmmError(f"The VM's memory can't be saved: {memory.words(error)}") from error
         raise
     await vm.kill()
+
+
+async def _to_its_end(work: Callable[[int, int, Path], None], pid: int, size: int, target: Path) -> None:
+    """In a thread. Who is cancelled waits for it: a thread that goes on would write into the next save."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work, pid, size, target))
+    try:
+        await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        await asyncio.wait({thread})
+        raise
 
 
 async def _go_on(vm: QemuVm, passed: str) -> None:
@@ -176,19 +167,19 @@ def usable(directory: Path, *, version: str, accelerator: str, memory_bytes: int
     """SnapshotUnusable (with the reason) unless the VM can wake from what lies in the directory."""
     try:
         meta = msgspec.json.decode((directory / META).read_bytes(), type=Meta)
-        memory = (directory / MEMORY).stat()
-        devices = (directory / DEVICES).read_bytes()
+        image = (directory / MEMORY).stat()
+        devices = _read_devices(directory / DEVICES)
     except FileNotFoundError as error:
         raise SnapshotUnusable("There is no memory image of it.") from error
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise VmmError(f"Its memory image can't be read now: {_words(error)}") from error
-        raise SnapshotUnusable(f"Its memory image can't be read: {_words(error)}") from error
+            raise VmmError(f"Its memory image can't be read now: {memory.words(error)}") from error
+        raise SnapshotUnusable(f"Its memory image can't be read: {memory.words(error)}") from error
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise SnapshotUnusable(f"Its memory image can't be read: {error}.") from error
     if (meta.version, meta.accelerator) != (version, accelerator):
         raise SnapshotUnusable(f"Its memory image was saved by QEMU {meta.version} ({meta.accelerator}).")
-    if (memory.st_size, meta.size) != (memory_bytes, memory_bytes) or memory.st_mtime_ns != meta.mtime_ns:
+    if (image.st_size, meta.size) != (memory_bytes, memory_bytes) or image.st_mtime_ns != meta.mtime_ns:
         raise SnapshotUnusable("Its memory image is damaged: size or time is not what was written.")
     if hashlib.sha256(devices).hexdigest() != meta.devices_sha256:
         raise SnapshotUnusable("Its memory image is damaged: the devices' state is not what was written.")
@@ -200,136 +191,29 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-# --- the guest's memory in QEMU's address space -------------------------------------------------------------------
-
-
-def _regions(pid: int, size: int) -> list[Region]:
-    """Where the process maps the guest's memory: the private, writable file mapping of that size (or its parts)."""
-    found: dict[int, list[Region]] = {}
-    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-        match = re.match(r"([0-9a-f]+)-([0-9a-f]+) rw.p ([0-9a-f]+) \S+ (\d+)", line)
-        if match is not None and match[4] != "0":
-            start, end, offset = (int(match[number], 16) for number in (1, 2, 3))
-            found.setdefault(int(match[4]), []).append(Region(start, end, offset, int(match[4])))
-    for regions in found.values():
-        if sum(region.end - region.start for region in regions) == size:
-            return regions
-    raise VmmError("The guest's memory is not to be found in its process.")
-
-
-def _copy_base(pid: int, size: int, target: Path) -> None:
-    try:
-        region = _regions(pid, size)[0]
-        if target.exists():
-            if target.stat().st_ino == region.inode:
-                return  # it woke from this file: the file is its base
-            target.unlink()
-        # The link leads to the mapped file also when its name is gone, as that of a template that was replaced.
-        source = os.open(f"/proc/{pid}/map_files/{region.start:x}-{region.end:x}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            beside = target.with_name(f"{MEMORY}.new")
-            _copy_sparse(source, beside, size)
-            beside.replace(target)
-        finally:
-            os.close(source)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            target.with_name(f"{MEMORY}.new").unlink()
-        raise VmmError(f"The VM's memory can't be saved: {_words(error)}") from error
-
-
-def _copy_sparse(source: int, target: Path, size: int) -> None:
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.ioctl(descriptor, FICLONE, source)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL):
-                raise
-        os.ftruncate(descriptor, size)
-        for start, end in _data(source, size):
-            _copy_range(source, descriptor, start, end)
-    finally:
-        os.close(descriptor)
-
-
-def _copy_range(source: int, target: int, position: int, end: int) -> None:
-    while position < end:
-        try:
-            copied = os.copy_file_range(source, target, end - position, position, position)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
-            # The template lies in another file system than the VM.
-            data = os.pread(source, min(CHUNK, end - position), position)
-            copied = os.pwrite(target, data, position)
-        if copied == 0:
-            raise OSError(errno.EIO, "the guest's memory is shorter than it should be")
-        position += copied
-
-
-def _data(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """The parts of a sparse file that hold data."""
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
-
-
-def _write_own_pages(pid: int, size: int, target: Path) -> None:
-    """Write the pages that belong to the process alone over the copy of its base."""
-    memory = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-    pagemap = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    output = os.open(target, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        for region in _regions(pid, size):
-            for first, last in _own_runs(pagemap, region):
-                for page in range(first, last, CHUNK // PAGE):
-                    start = region.start + page * PAGE
-                    count = min(last - page, CHUNK // PAGE) * PAGE
-                    data = os.pread(memory, count, start)
-                    if len(data) != count:
-                        raise VmmError("The guest's memory could not be read.")
-                    written = os.pwrite(output, data, region.offset + page * PAGE)
-                    if written != count:
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    finally:
-        for descriptor in (memory, pagemap, output):
-            os.close(descriptor)
-
-
-def _own_runs(pagemap: int, region: Region) -> Iterator[tuple[int, int]]:
-    """Runs [first, last) of the region's pages that are the process's own."""
-    count = (region.end - region.start) // PAGE
-    raw = os.pread(pagemap, count * 8, region.start // PAGE * 8)
-    if len(raw) != count * 8:
-        raise VmmError("The guest's page map could not be read.")
-    for run in _RUNS.finditer(raw[TOP_BYTE::8].translate(_OWN)):
-        yield run.span()
-
-
 # --- what lies on disk --------------------------------------------------------------------------------------------
 
 
+def _read_devices(path: Path) -> bytes:
+    """At most one byte more than is allowed: QEMU may have been taken over by its guest."""
+    with path.open("rb") as file:
+        return file.read(DEVICES_LIMIT + 1)
+
+
 def _complete(devices: Path) -> None:
-    state = devices.read_bytes()
+    state = _read_devices(devices)
+    if len(state) > DEVICES_LIMIT:
+        raise VmmError(f"QEMU saved more than {DEVICES_LIMIT >> 20} MiB as the state of its devices.")
     if not state.startswith(HEADER):
         raise VmmError("QEMU saved its devices in a form that is not known.")
     devices.write_bytes(HEADER + CONFIGURATION + state[len(HEADER) :])
 
 
 def _write_meta(vm: QemuVm, *, flushed: bool) -> None:
-    memory = (vm.directory / MEMORY).stat()
-    digest = hashlib.sha256((vm.directory / DEVICES).read_bytes()).hexdigest()
+    image = (vm.directory / MEMORY).stat()
+    digest = hashlib.sha256(_read_devices(vm.directory / DEVICES)).hexdigest()
     version, accelerator = vm.origin
-    meta = Meta(version, accelerator, memory.st_size, memory.st_mtime_ns, digest, boot_id(), flushed, time.time())
+    meta = Meta(version, accelerator, image.st_size, image.st_mtime_ns, digest, boot_id(), flushed, time.time())
     write_atomic(vm.directory / META, msgspec.json.encode(meta))
 
 
@@ -367,9 +251,3 @@ def _overwrite(descriptor: int, meta: Meta) -> None:
     data = msgspec.json.encode(meta)
     # One character shorter at most ("true" for "false"): padded, so that one write replaces all.
     os.pwrite(descriptor, data + b" " * max(0, os.fstat(descriptor).st_size - len(data)), 0)
-
-
-def _words(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the host's disk is full."
-    return f"{error.strerror or error}."

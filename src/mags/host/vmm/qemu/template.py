@@ -100,7 +100,10 @@ class TemplateStore:
         whole = (meta.key, meta.ram_size, meta.ram_mtime_ns) == (key, ram.st_size, ram.st_mtime_ns)
         if not whole or hashlib.sha256(state).hexdigest() != meta.state_sha256:
             return None
-        os.utime(directory)
+        try:
+            os.utime(directory)
+        except FileNotFoundError:
+            return None  # it was dropped just now
         return Template(directory, key, meta.disk_bytes, rooted)
 
     def scratch(self, key: str) -> Path:
