@@ -153,7 +153,7 @@ def test_a_host_that_is_cut_off_from_control_ends_what_was_given_to_another(flee
         fleet.host("b")
         line.cut()
         until(lambda: fleet.view("c", "load") is None, "it is not heard any more")
-        # From its first moment on nobody else writes to /jfs.
+        # What it writes to /jfs stays. (That the other's writes are refused at once: tests/integration/jfs.)
         took = "echo new > /jfs/f; cat /root/f >/dev/null; echo new > /root/f; sleep 7; cat /jfs/f"
         assert mags.out("run", "-w", "both", took) == "new\n"
         assert mags.json("status", "both")["host_id"] == "b"
