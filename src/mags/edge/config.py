@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mags.kit.addresses import split_address
 from mags.kit.machine import machine_id
 
 SOCKET_PATH_LIMIT = 107
@@ -116,11 +117,3 @@ class Settings(BaseSettings):
             return range(0)
         first, _, last = self.ssh_port_range.partition("-")
         return range(int(first), int(last) + 1)
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """("127.0.0.1", 80) of "127.0.0.1:80", ("::1", 80) of "[::1]:80"; ValueError when it is none."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("is not HOST:PORT")
-    return host.strip("[]") or "0.0.0.0", int(port)

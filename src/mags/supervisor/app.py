@@ -20,10 +20,11 @@ from socket import socket
 from typing import Protocol
 
 from mags import __version__
+from mags.kit.addresses import split_address
 from mags.kit.children import ChildFailed
 from mags.kit.files import write_atomic
 from mags.supervisor import broker, clearing, client_config, ports, programs, status, vms
-from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url, split_address
+from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
 from mags.supervisor.presence import PresenceWatch

@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mags.kit.addresses import split_address
+
 Program = Literal["control", "host", "edge"]
 ALL: tuple[Program, ...] = ("control", "host", "edge")
 
@@ -48,14 +50,6 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path) -> Path:
         return path.expanduser().absolute()
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """("127.0.0.1", 80) of "127.0.0.1:80"; ValueError when it is none."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return host.strip("[]") or "0.0.0.0", int(port)
 
 
 def reachable(address: str) -> str:

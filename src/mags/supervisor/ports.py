@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
-from mags.supervisor.config import split_address
+from mags.kit.addresses import split_address
 
 BACKLOG = 2048
 """Connections that may wait while nobody accepts them."""

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from importlib.util import find_spec
 
 from mags.kit import programs as installed
+from mags.kit.addresses import split_address
 from mags.kit.children import Child
 from mags.supervisor import broker
-from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url, split_address
+from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url
 from mags.supervisor.layout import Layout
 
 Ready = Callable[[], Awaitable[bool]]

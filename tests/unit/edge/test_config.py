@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mags.edge.config import Settings, split_address
+from mags.edge.config import Settings
+from mags.kit.addresses import split_address
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mags.edge.config import Settings, split_address
+from mags.edge.config import Settings
 from mags.edge.urls import pages
 from mags.edge.urls.gate import HEALTH_PATH, SOCKET_HEADER, TOKEN_HEADER
+from mags.kit.addresses import split_address
 from mags.kit.children import Child
 from mags.kit.files import write_atomic
 from mags.kit.programs import find
