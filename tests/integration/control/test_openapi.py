@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +31,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An installation on a thread of its own: schemathesis is not asynchronous."""
     folder: Path = tmp_path_factory.mktemp("openapi")
     url: list[str] = []
+    loops: list[asyncio.AbstractEventLoop] = []
     ready, over = threading.Event(), threading.Event()
 
     async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
         async with alone(folder) as mags:
             await mags.host(storage="ok")
             await mags.submit("sleep infinity", persistent=True, name="a", workspace_id="w")
@@ -51,7 +54,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         over.set()
         thread.join(60)
-        assert not thread.is_alive()
+        if thread.is_alive():
+            faulthandler.dump_traceback()
+            for task in asyncio.all_tasks(loops[0]):
+                task.print_stack()
+            pytest.fail("the installation does not end: what it still waits for is printed above")
 
 
 @pytest.fixture(scope="module")
