@@ -126,6 +126,7 @@ class ScriptedHost(SessionsHost):
         await tasks.end(self._jobs)
         await super().aclose()
         for vm in self.machines.values():
+            vm.kill()  # a start that was under way may have begun another script
             for process in vm.processes.values():
                 await process.wait()
 
