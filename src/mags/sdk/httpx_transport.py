@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 
 import httpx
 
+from mags.sdk.httpx_failures import broke
 from mags.sdk.settings import is_local
-from mags.sdk.transports import Body, ConnectionBroke, Request
+from mags.sdk.transports import Body, Request
 
 LIMITS = httpx.Limits(max_connections=200, max_keepalive_connections=50)
 CONNECT_S = 10.0
@@ -35,7 +34,7 @@ class Httpx:
         try:
             return HttpxExchange(self._client.send(prepared, stream=True))
         except httpx.TransportError as error:
-            raise _broke(error) from error
+            raise broke(error) from error
 
     def close(self) -> None:
         self._client.close()
@@ -51,27 +50,10 @@ class HttpxExchange:
         try:
             yield from self._response.iter_bytes()
         except httpx.TransportError as error:
-            raise _broke(error) from error
+            raise broke(error) from error
 
     def close(self) -> None:
         self._response.close()
-
-
-def _broke(error: httpx.TransportError) -> ConnectionBroke:
-    words = str(error) or type(error).__name__
-    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
-        return ConnectionBroke(words, sent=False, refused=isinstance(error, httpx.ConnectError) and _is_refusal(error))
-    return ConnectionBroke(words, sent=True, timed_out=isinstance(error, httpx.TimeoutException))
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether nobody listens there; not a name that nobody knows, nor a certificate that is not trusted."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, ssl.SSLError | socket.gaierror):
-            return False
-        link = link.__cause__ or link.__context__
-    return True
 
 
 def _content(body: Body | None) -> bytes | Iterator[bytes] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any
 
@@ -19,7 +20,7 @@ INBOX = 256 << 10
 """Bytes from the client that wait for the host; the channel is paused above."""
 
 
-class Flow:
+class Flow(ABC):
     """Mixed into asyncssh's session classes. `_serve` is the subclass's: it opens a session and calls `_carry`."""
 
     def __init__(self, tasks: Tasks) -> None:
@@ -34,8 +35,8 @@ class Flow:
         self._writable.set()
         self._task: asyncio.Task[None] | None = None
 
-    async def _serve(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _serve(self) -> None: ...
 
     # --- called by asyncssh ---------------------------------------------------------------------------------------
 
