@@ -174,7 +174,7 @@ async def stop(world: World, caller: Caller, reference: str) -> dict[str, Any]:
         "success": True,
         "request_id": job.id,
         "status": job.status,
-        "message": f"{job.name!r} {words}.",
+        "message": f"{reference!r} {words}.",
     }
 
 
