@@ -57,7 +57,11 @@ async def record(world: TheWorld, caller: Reader, id: Reference) -> Response:
     return Json(await service.record(world, caller, id))
 
 
-@router.patch("/{id}", response_model=answers.JobRecord, summary="Change name, sleep, startup command")
+@router.patch(
+    "/{id}",
+    response_model=answers.JobRecord,
+    summary="Change name, startup command and how it sleeps (no_sleep, idle_timeout)",
+)
 async def change(world: TheWorld, caller: Writer, id: Reference, body: JobChange) -> Response:
     return Json(await service.change(world, caller, id, body))
 
