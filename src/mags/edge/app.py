@@ -30,6 +30,7 @@ class Edge:
         self.settings = settings
         self._tasks = Tasks()
         self._connection: Client | None = None
+        self._directory: Directory | None = None
         self._dialer: Dialer | None = None
         self._urls: Urls | None = None
         self.ssh: Gateway | None = None
@@ -38,7 +39,7 @@ class Edge:
         settings = self.settings
         self._connection = await nats.connect(settings.nats_url.get_secret_value(), name=f"edge-{settings.edge_id}")
         hosts = HostClient(self._connection)
-        directory = Directory(self._connection)
+        directory = self._directory = Directory(self._connection)
         await directory.start()
         instance = new_id()
         activity = Activity(self._connection, instance)
@@ -62,6 +63,8 @@ class Edge:
             await self._urls.aclose()
         if self._dialer is not None:
             await self._dialer.aclose()
+        if self._directory is not None:
+            await self._directory.aclose()
         await self._tasks.aclose()
         if self._connection is not None:
             await self._connection.close()

@@ -13,6 +13,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from mags.edge.tasks import Tasks
 from mags.protocol import edge, messages
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Value
@@ -26,7 +27,7 @@ TIMEOUT = 5.0
 TRIES, PAUSE = 5, 0.4
 """How often an unanswered question is asked (control may be starting again), and seconds between."""
 STARTING_PATIENCE, STARTING_PAUSE = 30.0, 0.25
-"""Seconds that a request waits for a VM that is being placed, and between two questions."""
+"""Seconds that a request waits for a VM that is being placed, and between two questions (for all that wait)."""
 REMEMBERED = 10_000
 """Answers that are kept at most."""
 TOKEN_LIFETIME = 10.0
@@ -52,12 +53,17 @@ class Directory:
     def __init__(self, nats: Client) -> None:
         self._nats = nats
         self._names: dict[tuple[str, str | None], _Kept] = {}
+        self._asking: dict[tuple[str, str | None], asyncio.Task[_Kept]] = {}
+        self._tasks = Tasks()
         self._tokens: dict[tuple[str, bytes], float] = {}
         self._listeners: list[Callable[[edge.Changed], None]] = []
 
     async def start(self) -> None:
         """Begin to hear what changes."""
         await self._nats.subscribe(edge.CHANGED, cb=self._on_changed)
+
+    async def aclose(self) -> None:
+        await self._tasks.aclose()
 
     def on_changed(self, listener: Callable[[edge.Changed], None]) -> None:
         self._listeners.append(listener)
@@ -68,25 +74,39 @@ class Directory:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
-            answer = await self._resolve(name, domain)
-            if answer.status != "starting" or loop.time() >= deadline:
-                return answer
-            await asyncio.sleep(STARTING_PAUSE)
+            kept = await self._resolve((name, domain))
+            if kept.answer.status != "starting" or loop.time() >= deadline:
+                return kept.answer
+            await asyncio.sleep(kept.until - loop.time())
 
-    async def _resolve(self, name: str, domain: str | None) -> edge.Resolved:
-        now = asyncio.get_running_loop().time()
-        kept = self._names.get((name, domain))
-        if kept is not None and kept.until > now:
-            return kept.answer
-        answer = await self._ask(edge.RESOLVE, edge.Resolve(name=name, domain=domain), edge.Resolved)
-        if answer.status != "starting":
-            if len(self._names) >= REMEMBERED:
-                self._names.clear()
-            self._names[name, domain] = _Kept(answer, now + answer.ttl_s)
-        return answer
+    async def _resolve(self, key: tuple[str, str | None]) -> _Kept:
+        kept = self._names.get(key)
+        if kept is not None and kept.until > asyncio.get_running_loop().time():
+            return kept
+        asking = self._asking.get(key)
+        if asking is None:  # many requests for one name are one question
+            asking = self._asking[key] = self._tasks.start(self._learn(key))
+        return await asyncio.shield(asking)
+
+    async def _learn(self, key: tuple[str, str | None]) -> _Kept:
+        name, domain = key
+        me = asyncio.current_task()
+        try:
+            answer = await self._ask(edge.RESOLVE, edge.Resolve(name=name, domain=domain), edge.Resolved)
+            lifetime = STARTING_PAUSE if answer.status == "starting" else answer.ttl_s
+            kept = _Kept(answer, asyncio.get_running_loop().time() + lifetime)
+            if self._asking.get(key) is me:  # else something has changed since it was asked
+                if len(self._names) >= REMEMBERED:
+                    self._names.clear()
+                self._names[key] = kept
+            return kept
+        finally:
+            if self._asking.get(key) is me:
+                del self._asking[key]
 
     def forget(self, name: str, domain: str | None = None) -> None:
         self._names.pop((name, domain), None)
+        self._asking.pop((name, domain), None)
 
     async def certificate_allowed(self, host: str) -> bool:
         """Whether a certificate may be had for this full name."""
@@ -141,6 +161,7 @@ class Directory:
             named = kept.answer.subdomain or key[0]
             if named in changed.subdomains or key[0] in changed.subdomains or kept.answer.vm_id in changed.vms:
                 del self._names[key]
+        self._asking.clear()  # whose they are is not known yet: their answers may be of before
         for token in [key for key in self._tokens if key[0] in changed.subdomains]:
             del self._tokens[token]
         for listener in self._listeners:
