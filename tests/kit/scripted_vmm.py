@@ -224,7 +224,7 @@ class ScriptedVmm:
 
     restart = wake
 
-    def salvage(self, directory: Path, target: Path) -> Applied:
+    def salvage(self, directory: Path, target: Path, size: int) -> Applied:
         raise NotImplementedError
 
     async def warm(self, spec: VmSpec) -> None: ...

@@ -172,7 +172,8 @@ async def test_dead_vm_loses_nothing_that_it_had_flushed(bench: Bench) -> None:
     await box.syncer.sync()
     await box.run("echo two > /root/two; sync")
     await box.vm.process.kill()
-    number = await recover(box.attached, lambda draft: bench.vmm.salvage(box.vm.directory, draft))
+    size = box.attached.size
+    number = await recover(box.attached, lambda draft: bench.vmm.salvage(box.vm.directory, draft, size))
     bench.rows.generation[workspace] = number
     await bench.end(box)
     again = await bench.start(bench.attachment(workspace))

@@ -164,7 +164,8 @@ class Workspace:
         if self.discard:
             return
         with as_problems():
-            number = await recover(self._attached, lambda draft: vmm.salvage(directory, draft))
+            size = self._attached.size
+            number = await recover(self._attached, lambda draft: vmm.salvage(directory, draft, size))
             await self._tell(number, 0)
             await self._attached.committed(number)
 

@@ -219,9 +219,10 @@ class Vmm(Protocol):
         What was saved of its memory is removed. The directory with the disk stays, whatever fails.
         """
 
-    def salvage(self, directory: Path, target: Path) -> Applied:
+    def salvage(self, directory: Path, target: Path, size: int) -> Applied:
         """Write what the disk of a dead VM holds over `target`, a copy of its base, durably. Blocks.
 
+        size: bytes of the disk. Nothing beyond is written, whatever a guest has made of its hypervisor's file.
         The file system in it is as after a power cut. VmmError or OSError when that can't be.
         """
 

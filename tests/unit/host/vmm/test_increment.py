@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mags.host.vmm.qemu import overlay
-from mags.host.vmm.qemu.increment import BadImage, Image
+from mags.host.vmm.qemu.increment import BadImage, Image, apply_file
 
 CLUSTER = 64 << 10
 SIZE = 16 << 20
@@ -60,6 +60,7 @@ def test_data_zeros_and_holes(tmp_path: Path) -> None:
         (0, b"RAW\0"),
         (4, struct.pack(">I", 2)),
         (20, struct.pack(">I", 40)),  # clusters of a terabyte
+        (20, struct.pack(">I", 9)),  # clusters so small that it takes ages to go through them
         (24, struct.pack(">Q", 1 << 60)),  # a disk of an exabyte
         (32, struct.pack(">I", 1)),  # encrypted
         (36, struct.pack(">I", 0)),  # no table
@@ -118,3 +119,40 @@ def test_garbage_never_does_more_than_raise(tmp_path: Path) -> None:
             except BadImage:
                 pass
         assert target.stat().st_size <= SIZE
+
+
+@pytest.mark.parametrize("claimed", [SIZE * 4, 1 << 40, 1 << 46])
+def test_a_disk_that_claims_to_be_larger_than_it_is_is_cut(tmp_path: Path, claimed: int) -> None:
+    """A guest that has taken its hypervisor over writes what it likes into the file that is salvaged."""
+    path, target = tmp_path / "i", tmp_path / "t"
+    image_with(path, {1: b"kept", SIZE // CLUSTER: b"beyond"})
+    with path.open("r+b") as file:
+        file.seek(24)
+        file.write(struct.pack(">Q", claimed))
+        file.seek(36)
+        file.write(struct.pack(">I", -(-claimed // overlay.L2_SPAN)))
+    target.write_bytes(bytes(SIZE))
+    with pytest.raises(BadImage, match="another size"):
+        apply_file(path, target, SIZE)
+    assert apply_file(path, target, SIZE, torn=True).data == CLUSTER
+    assert target.stat().st_size == SIZE and target.read_bytes()[CLUSTER : CLUSTER + 5] == b"kept\0"
+
+
+def test_a_dead_vms_disk_may_be_smaller_than_was_wished(tmp_path: Path) -> None:
+    path, target = tmp_path / "i", tmp_path / "t"
+    image_with(path, {1: b"kept"})
+    target.write_bytes(bytes(2 * SIZE))
+    assert apply_file(path, target, 2 * SIZE, torn=True).data == CLUSTER
+    assert target.stat().st_size == 2 * SIZE and target.read_bytes()[CLUSTER : CLUSTER + 5] == b"kept\0"
+
+
+def test_clusters_that_a_power_cut_has_taken_are_zeros_and_the_rest_is_kept(tmp_path: Path) -> None:
+    path, target = tmp_path / "i", tmp_path / "t"
+    image_with(path, {0: b"flushed", 1: b"never flushed"})
+    os.truncate(path, path.stat().st_size - CLUSTER)
+    target.write_bytes(b"\x01" * SIZE)
+    with pytest.raises(BadImage, match="has not"):
+        apply_file(path, target, SIZE)
+    applied_ = apply_file(path, target, SIZE, torn=True)
+    assert (applied_.data, applied_.zeros) == (CLUSTER, CLUSTER)
+    assert target.read_bytes()[:8] == b"flushed\0" and not any(target.read_bytes()[CLUSTER : 2 * CLUSTER])

@@ -11,10 +11,11 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mags.host.vmm.driver import VmmError
+from mags.host.vmm.qemu.overlay import CLUSTER, CLUSTER_BITS, L2_SPAN
 
 MAGIC = b"QFI\xfb"
 HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
@@ -52,13 +53,17 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An open qcow2 image: its clusters' size, the disk's size, and where its tables begin."""
+    """An open qcow2 image: the disk's size, and where its tables begin.
+
+    torn: its writer died. What it refers to beyond its end reads as zeros, as for QEMU: after a power cut a table may
+    be on disk before the data that nobody had flushed.
+    """
 
     descriptor: int
-    cluster: int
     size: int
     l1_offset: int
     l1_entries: int
+    torn: bool = False
 
     @classmethod
     def read(cls, descriptor: int) -> Image:
@@ -71,19 +76,18 @@ class Image:
         snapshots, incompatible = fields[11], fields[13]
         if magic != MAGIC or version != 3 or crypt or snapshots or incompatible & ~TOLERATED:
             raise BadImage("The image is not a plain qcow2 image.")
-        if not 9 <= bits <= 21:
-            raise BadImage("The image has clusters of an impossible size.")
-        cluster = 1 << bits
-        needed = -(-size // (cluster * (cluster // 8)))
+        if bits != CLUSTER_BITS:
+            raise BadImage("The image has clusters of another size than ours.")
+        needed = -(-size // L2_SPAN)
         if size > 1 << 46 or entries < needed or needed * 8 > 32 << 20:
             raise BadImage("The image's first table does not fit its size.")
-        return cls(descriptor, cluster, size, l1_offset, needed)
+        return cls(descriptor, size, l1_offset, needed)
 
     def runs(self) -> Iterator[Run]:
         """What the image holds, in order, neighbours joined (up to 4 MiB of data each)."""
         last: Run | None = None
         for offset, source in self._clusters():
-            length = min(self.cluster, self.size - offset)
+            length = min(CLUSTER, self.size - offset)
             if last is not None and last.offset + last.length == offset and _continues(last, source):
                 last = Run(last.offset, last.length + length, last.source)
                 continue
@@ -95,27 +99,27 @@ class Image:
 
     def _clusters(self) -> Iterator[tuple[int, int | None]]:
         end = os.fstat(self.descriptor).st_size
-        per_table = self.cluster // 8
+        per_table = CLUSTER // 8
         for index, entry in enumerate(self._table(self.l1_offset, self.l1_entries, end)):
             table = entry & OFFSET_MASK
             if not table:
                 continue
             for place, word in enumerate(self._table(table, per_table, end)):
-                offset = (index * per_table + place) * self.cluster
+                offset = (index * per_table + place) * CLUSTER
                 if not word or offset >= self.size:
                     continue
                 if word & COMPRESSED_FLAG:
                     raise BadImage("The image has compressed clusters.")
                 source = word & OFFSET_MASK
-                if word & ZERO_FLAG:
+                if word & ZERO_FLAG or (source >= end and self.torn):
                     yield offset, None
                 elif source:
-                    if source % self.cluster or source >= end:
+                    if source % CLUSTER or source >= end:
                         raise BadImage("The image refers to bytes that it has not.")
                     yield offset, source
 
     def _table(self, offset: int, entries: int, end: int) -> tuple[int, ...]:
-        if offset % self.cluster or offset >= end:
+        if offset % CLUSTER or offset >= end:
             raise BadImage("A table of the image lies outside it.")
         words = os.pread(self.descriptor, entries * 8, offset).ljust(entries * 8, b"\0")
         return struct.unpack(f">{entries}Q", words)
@@ -133,15 +137,19 @@ class Image:
         return Applied(data, zeros)
 
 
-def apply_file(source: Path, target: Path, size: int | None = None) -> Applied:
+def apply_file(source: Path, target: Path, size: int, *, torn: bool = False) -> Applied:
     """Write the qcow2 image `source` over the raw image `target`, durably (fsync); a target that is shorter grows.
 
-    size: bytes of the disk that the image must be of, if that is known.
+    size: bytes of the disk, which the image's must be. torn: its writer died (see `Image`); it may be of a smaller
+    disk, and what it has beyond `size` is left out.
     """
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         image = Image.read(descriptor)
-        if size is not None and image.size != size:
+        if torn:
+            size = min(image.size, size)
+            image = replace(image, size=size, l1_entries=-(-size // L2_SPAN), torn=True)
+        elif image.size != size:
             raise BadImage("The image is of a disk of another size.")
         written = os.open(target, os.O_RDWR | os.O_CLOEXEC)
         try:

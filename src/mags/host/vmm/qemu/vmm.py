@@ -184,8 +184,8 @@ class QemuVmm:
             spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator), dormant=True
         )
 
-    def salvage(self, directory: Path, target: Path) -> Applied:
-        return apply_file(directory / OVERLAY, target)
+    def salvage(self, directory: Path, target: Path, size: int) -> Applied:
+        return apply_file(directory / OVERLAY, target, size, torn=True)
 
     async def adopt(self, directory: Path) -> QemuVm | None:
         record = records.load(directory)
