@@ -116,7 +116,8 @@ class Access(TypedDict):
     ssh_host: NotRequired[str]
     ssh_port: NotRequired[int]
     ssh_user: NotRequired[str]
-    ssh_private_key: NotRequired[str]
+    ssh_private_key: NotRequired[str | None]
+    """None when the `public_key` that was sent is good."""
     ssh_host_key: NotRequired[str]
 
 
@@ -210,6 +211,8 @@ class Files(TypedDict):
 
 
 class Workspace(TypedDict):
+    """`removed_at`: when the VM that has its files goes with them, as it sleeps and they are nowhere else."""
+
     workspace_id: str
     created_at: str
     last_used_at: str
@@ -220,6 +223,7 @@ class Workspace(TypedDict):
     base_workspace_id: str | None
     synced: bool
     job: str | None
+    removed_at: str | None
 
 
 class Workspaces(TypedDict):

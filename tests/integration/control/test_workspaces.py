@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from mags.control.http.times import moment
 from mags.control.lifecycles.barrier import events_recorded
+from mags.host.machines.driver import OVERSLEPT
 from mags.protocol import messages, subjects
 from mags.protocol.messages import WorkspaceSynced
+from mags.protocol.states import VmState
 from tests.integration.control.conftest import Installation, alone, until
 from tests.kit.scripted_host import now_ms
 
@@ -34,6 +37,43 @@ async def test_runs_of_a_local_workspace_share_its_vm_while_it_lives(mags: Insta
     second = await mags.run("cat f", workspace_id="local", no_sync=True)
     assert second["start_kind"] in ("parked", "warm") and second["vm_id"] == first["vm_id"]
     assert await out(mags, "cat f", workspace_id="local", no_sync=True) == "x"
+
+
+async def test_a_local_workspace_says_when_its_sleeping_vm_goes_with_it(mags: Installation) -> None:
+    """Also after its last job, which has long been recorded as completed."""
+    host = await mags.host()
+    body = await mags.run("echo x > f", workspace_id="fading", no_sync=True)
+
+    async def shown() -> list[str | None]:
+        job = (await mags.api.get(f"/mags-jobs/{body['request_id']}")).json()
+        workspace = (await mags.api.get("/mags-workspaces/fading")).json()
+        listed = (await mags.api.get("/mags-workspaces")).json()["workspaces"]
+        (row,) = (row for row in listed if row["workspace_id"] == "fading")
+        assert job["status"] == "completed" and workspace == row
+        return [job["removed_at"], workspace["removed_at"]]
+
+    async def now_is(state: VmState, reason: str = "") -> int:
+        at_ms = now_ms()
+        event = messages.VmChanged(vm_id=body["vm_id"], state=state, reason=reason, at_ms=at_ms)
+        await mags.nats.jetstream(timeout=30).publish(subjects.event(host.host_id), messages.encode(event))
+        async with asyncio.timeout(60):
+            while (await mags.api.get(f"/mags-jobs/{body['request_id']}")).json()["vm_state"] != state:
+                await asyncio.sleep(0.02)
+        return at_ms
+
+    assert await shown() == [None, None], "it is only parked"
+    slept_ms = await now_is(VmState.SLEEPING)
+    assert host.presence.local_retention_s is not None
+    assert await shown() == [moment(slept_ms + round(host.presence.local_retention_s * 1000))] * 2
+    await now_is(VmState.PARKED)
+    assert await shown() == [None, None], "somebody has used it"
+    await now_is(VmState.SLEEPING)
+    await now_is(VmState.GONE, OVERSLEPT)
+    job = (await mags.api.get(f"/mags-jobs/{body['request_id']}")).json()
+    assert (job["status"], job["vm_reason"], job["removed_at"]) == ("completed", OVERSLEPT, None)
+    assert (await mags.api.get("/mags-workspaces/fading")).json()["removed_at"] is None
+    listed = (await mags.api.get("/mags-workspaces")).json()["workspaces"]
+    assert "fading" not in [row["workspace_id"] for row in listed], "its files were nowhere else"
 
 
 async def test_workspaces_come_whole_or_in_pages(mags: Installation) -> None:

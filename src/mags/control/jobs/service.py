@@ -15,6 +15,7 @@ from mags.control.jobs.views import full_view, status_view
 from mags.control.lifecycles.launch import launch
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.reaching import reach
+from mags.control.lifecycles.removal import removed_ms
 from mags.control.lifecycles.stopping import stop_left_vm, wish_stop
 from mags.control.lifecycles.submission import LEASE_MS, submit
 from mags.control.lifecycles.syncing import sync as sync_now
@@ -66,12 +67,7 @@ async def status(world: World, caller: Caller, reference: str) -> dict[str, Any]
 async def record(world: World, caller: Caller, reference: str) -> dict[str, Any]:
     async with world.db.read() as session:
         job, vm = await jobs.get_with_vm(session, caller.user_id, reference)
-    return full_view(job, vm, world.settings, _retention(world, vm))
-
-
-def _retention(world: World, vm: Vm | None) -> float | None:
-    view = world.hosts.get(vm.host_id) if vm is not None and vm.host_id is not None else None
-    return view.presence.local_retention_s if view is not None else None
+    return full_view(job, vm, world.settings, removed_ms(world, vm))
 
 
 async def page(
@@ -118,7 +114,7 @@ async def change(world: World, caller: Caller, reference: str, request: JobChang
         if tuning:
             _check_tunable(job, request)
             _tune(job, vm, request)
-    return with_warnings(full_view(job, vm, world.settings, _retention(world, vm)), request)
+    return with_warnings(full_view(job, vm, world.settings, removed_ms(world, vm)), request)
 
 
 async def _tell_host(world: World, vm: Vm, request: JobChange) -> None:

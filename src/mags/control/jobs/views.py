@@ -8,7 +8,6 @@ from mags.control.config import Settings
 from mags.control.http.times import moment
 from mags.control.lifecycles.addresses import public_url
 from mags.control.models import Job, Vm
-from mags.protocol.states import JobStatus
 
 
 def between(start: int | None, end: int | None) -> int | None:
@@ -43,15 +42,8 @@ def status_view(job: Job, vm: Vm | None, settings: Settings) -> dict[str, Any]:
     }
 
 
-def removed_at(job: Job, vm: Vm | None, retention_s: float | None) -> str | None:
-    """When a sleeping VM goes whose files are nowhere else, unless it is used before."""
-    if vm is None or retention_s is None or vm.attached or job.status != JobStatus.SLEEPING:
-        return None
-    return moment(vm.state_ms + round(retention_s * 1000))
-
-
-def full_view(job: Job, vm: Vm | None, settings: Settings, retention_s: float | None) -> dict[str, Any]:
-    """The status object and everything that was asked for. `retention_s`: the host's, of VMs with local files."""
+def full_view(job: Job, vm: Vm | None, settings: Settings, removed_ms: int | None) -> dict[str, Any]:
+    """The status object and everything that was asked for. `removed_ms`: when its VM goes (lifecycles.removal)."""
     return {
         **status_view(job, vm, settings),
         "script": job.script if job.script is not None else job.script_url,
@@ -68,7 +60,7 @@ def full_view(job: Job, vm: Vm | None, settings: Settings, retention_s: float | 
         "memory_mb": vm.memory_mb if vm is not None else None,
         "image": vm.image if vm is not None else None,
         "idle_timeout": vm.idle_timeout_s if vm is not None else None,
-        "removed_at": removed_at(job, vm, retention_s),
+        "removed_at": moment(removed_ms),
         "vm_state": vm.state if vm is not None else None,
         "vm_reason": vm.reason if vm is not None else None,
         "cpu_ms": job.cpu_ms,

@@ -19,6 +19,7 @@ from mags.control.http.context import IdempotencyKey
 from mags.control.http.paging import LONGEST_PAGE, Page, PageSize
 from mags.control.http.times import moment
 from mags.control.lifecycles.release import release
+from mags.control.lifecycles.removal import removed_ms
 from mags.control.lifecycles.world import World
 from mags.control.models import Job, Vm, Workspace
 from mags.control.records import jobs, workspaces
@@ -47,6 +48,7 @@ class WorkspaceView(WarningView):
     base_workspace_id: str | None
     synced: bool
     job: str | None
+    removed_at: str | None
 
 
 class WorkspaceList(View):
@@ -61,7 +63,8 @@ class Removed(View):
     workspace_id: str
 
 
-def _view(workspace: Workspace, job: str | None) -> dict[str, Any]:
+def _view(workspace: Workspace, job: str | None, removed_ms: int | None = None) -> dict[str, Any]:
+    """`removed_ms`: when its VM goes, with its files (lifecycles.removal)."""
     return {
         "workspace_id": workspace.name,
         "created_at": moment(workspace.created_ms),
@@ -73,6 +76,7 @@ def _view(workspace: Workspace, job: str | None) -> dict[str, Any]:
         "base_workspace_id": workspace.base_name,
         "synced": workspace.synced,
         "job": job,
+        "removed_at": moment(removed_ms),
     }
 
 
@@ -87,6 +91,13 @@ async def _jobs_of(session: AsyncSession, owner: str, rows: Sequence[Workspace])
     return {str(vm_id): job_id for vm_id, job_id in found}
 
 
+async def _views(world: World, session: AsyncSession, owner: str, rows: Sequence[Workspace]) -> list[dict[str, Any]]:
+    using = await _jobs_of(session, owner, rows)
+    ids = [row.vm_id for row in rows if row.vm_id is not None]
+    vms = {vm.id: vm for vm in await session.scalars(select(Vm).where(Vm.owner_id == owner, Vm.id.in_(ids)))}
+    return [_view(row, using.get(row.vm_id or ""), removed_ms(world, vms.get(row.vm_id or ""))) for row in rows]
+
+
 @router.get("", response_model=WorkspaceList, summary="List workspaces, the last used first")
 async def list_workspaces(
     world: TheWorld, caller: Reader, page: Page = 1, page_size: PageSize = LONGEST_PAGE
@@ -94,8 +105,7 @@ async def list_workspaces(
     async with world.db.read() as session:
         offset = (page - 1) * page_size
         rows, total = await workspaces.page(session, caller.user_id, offset=offset, limit=page_size)
-        using = await _jobs_of(session, caller.user_id, rows)
-    views = [_view(row, using.get(row.vm_id or "")) for row in rows]
+        views = await _views(world, session, caller.user_id, rows)
     return Json({"workspaces": views, "total": total, "page": page, "page_size": page_size})
 
 
@@ -103,8 +113,8 @@ async def list_workspaces(
 async def one(world: TheWorld, caller: Reader, id: Reference) -> Response:
     async with world.db.read() as session:
         row = await workspaces.get(session, caller.user_id, id)
-        using = await _jobs_of(session, caller.user_id, [row])
-    return Json(_view(row, using.get(row.vm_id or "")))
+        (view,) = await _views(world, session, caller.user_id, [row])
+    return Json(view)
 
 
 @router.delete("/{id}", response_model=Removed, summary="Delete a workspace and its data")
@@ -193,6 +203,5 @@ async def resize(world: TheWorld, caller: Writer, id: Reference, body: ResizeReq
         held = await session.get(Vm, row.vm_id) if row.vm_id is not None else None
         if held is not None:
             held.disk_gb = row.disk_gb
-        using = await _jobs_of(session, caller.user_id, [row])
-        view = _view(row, using.get(row.vm_id or ""))
+        (view,) = await _views(world, session, caller.user_id, [row])
     return Json(with_warnings(view, body))

@@ -22,6 +22,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert "secret" not in repr(settings)
 
 
+def test_vms_whose_files_are_nowhere_else_are_kept_for_a_week_of_sleep() -> None:
+    assert Settings().local_retention_s == 7 * 86400
+
+
 @pytest.mark.parametrize("host_id", ["", "a b", "a.b", "*", "-a"])
 def test_a_host_id_is_one_token_of_a_subject(host_id: str) -> None:
     with pytest.raises(ValidationError):
