@@ -8,17 +8,22 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from queue import Queue
+from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 
 from mags import Mags
-from tests.integration.sdk.conftest import PATIENCE, Cli
+from tests.integration.sdk.conftest import PATIENCE, Cli, Server
 from tests.kit.installation import MAGS
 
 pytestmark = pytest.mark.timeout(120)
@@ -79,6 +84,22 @@ def test_a_signal_stops_the_job(environment: dict[str, str], m: Mags, number: si
     _, err = run.communicate(timeout=PATIENCE)
     assert run.returncode == 130 and b"stopping" in err
     assert m.status(name)["status"] in ("completed", "error")
+
+
+def test_ctrl_c_before_the_answer_stops_the_job(environment: dict[str, str], server: Server, m: Mags) -> None:
+    with _Mute(server.url) as way:
+        run = subprocess.Popen(
+            [MAGS, "run", "-n", "unanswered", "sleep 1000"],
+            env={**environment, "MAGS_API_URL": way.url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert b"202 Accepted" in way.kept()
+        run.send_signal(signal.SIGINT)
+        _, err = run.communicate(timeout=PATIENCE)
+    assert run.returncode == 130 and b"stopping" in err
+    made = [job["status"] for job in m.list_jobs()["jobs"] if job["name"] == "unanswered"]
+    assert made in (["completed"], ["error"])
 
 
 def test_exec_passes_streams_and_status(cli: Cli, box: str) -> None:
@@ -171,6 +192,51 @@ def test_ssh_without_a_gateway_goes_through_the_api(cli: Cli) -> None:
     refused = cli("ssh", "-L", "8000:localhost:80", "-N", "sshbox", status=125)
     assert b"no port can be forwarded" in refused.stderr
     assert done.stdout == b"made\n" and b"making sandbox sshbox" in done.stderr and b"through the API" in done.stderr
+
+
+class _Mute:
+    """A way to the server on which the first answer is kept back."""
+
+    def __init__(self, url: str) -> None:
+        self._server = urlsplit(url)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._kept: Queue[bytes] = Queue()
+        self._threads = [Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def kept(self) -> bytes:
+        return self._kept.get(timeout=PATIENCE)
+
+    def _accept(self) -> None:
+        first = True
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection((self._server.hostname or "", self._server.port or 0))
+            answer = self._kept.put if first else near.sendall
+            for source, take, then in ((near, far.sendall, far), (far, answer, near)):
+                self._threads.append(Thread(target=_carry, args=(source, take, then)))
+                self._threads[-1].start()
+            first = False
+
+    def __enter__(self) -> _Mute:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(timeout=PATIENCE)
+
+
+def _carry(source: socket.socket, take: Callable[[bytes], object], then: socket.socket) -> None:
+    with source, suppress(OSError):
+        while data := source.recv(1 << 16):
+            take(data)
+        then.shutdown(socket.SHUT_WR)
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -146,6 +146,35 @@ def test_ctrl_c_stops_the_job(mags: Mags) -> None:
     assert outcome.status == 130 and outcome.seen[-1].path == "/mags-jobs/42/stop"
 
 
+def test_ctrl_c_before_the_answer_stops_what_was_begun(mags: Mags) -> None:
+    keys = []
+
+    def handler(request: SeenRequest) -> Answer:
+        if request.path == "/mags-jobs":
+            keys.append(request.headers["Idempotency-Key"])
+            if len(keys) == 1:
+                raise KeyboardInterrupt
+        return {"request_id": "42"}
+
+    outcome = mags("run", "sleep 1000", answer=handler)
+    assert outcome.status == 130 and outcome.seen[-1].path == "/mags-jobs/42/stop"
+    assert len(keys) == 2 and len(set(keys)) == 1
+    assert outcome.seen[0].json == outcome.seen[1].json
+
+
+def test_ctrl_c_while_the_server_has_no_room_leaves_nothing_to_stop(mags: Mags) -> None:
+    def handler(request: SeenRequest) -> Answer:
+        if len(seen) == 0:
+            seen.append(request)
+            raise KeyboardInterrupt
+        return 503, {"error": "Every host is full.", "code": "no_capacity", "details": {"retry_after": 5}}
+
+    seen: list[SeenRequest] = []
+    outcome = mags("run", "sleep 1000", answer=handler)
+    assert outcome.status == 130 and [request.path for request in outcome.seen] == ["/mags-jobs"] * 2
+    assert outcome.err == "error: Interrupted.\n"
+
+
 def test_a_stop_that_fails_says_so(mags: Mags) -> None:
     def handler(request: SeenRequest) -> Answer:
         if request.path.endswith("/logs"):

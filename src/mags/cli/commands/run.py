@@ -8,6 +8,7 @@ mags run -p --url --port 8080 'python3 -m http.server 8080'
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from mags.cli.command import MISUSED, Refused, Session, add_json
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from mags.sdk.types import Accepted
 
 PLATFORM = True
+RECALL_TIMEOUT = 10.0
+"""Seconds of a server's silence after which we give up to take back what it may have begun."""
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +56,7 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     if arguments.json and not arguments.detach:
         raise Refused("--json is for --detach: stdout is the script's.", MISUSED)
     interrupts_as_exceptions()
-    accepted = session.sender.send(_submission(arguments, session))
+    accepted = _submit(session, _submission(arguments, session))
     request_id = accepted["request_id"]
     for warning in accepted.get("warnings") or []:
         session.console.note(f"warning: {warning}")
@@ -67,6 +70,27 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     except (KeyboardInterrupt, OSError):  # interrupted, or nobody takes the output any more
         _stop(session, request_id)
         raise
+
+
+def _submit(session: Session, wish: Call[Accepted]) -> Accepted:
+    wish = wish._replace(headers={"Idempotency-Key": os.urandom(16).hex()})
+    try:
+        return session.sender.send(wish)
+    except KeyboardInterrupt:
+        _recall(session, wish)
+        raise
+
+
+def _recall(session: Session, wish: Call[Accepted]) -> None:
+    """Stop what an interrupted submission may have begun. The same key again: the answer says which job it is."""
+    try:
+        session.sender.close()
+        accepted = session.sender.send(wish._replace(single=True, timeout=RECALL_TIMEOUT))
+    except MagsError as error:
+        if error.status_code is None:
+            session.console.complain(f"{error} The job may have been submitted: see `mags list`.")
+        return
+    _stop(session, accepted["request_id"])
 
 
 def _submission(arguments: argparse.Namespace, session: Session) -> Call[Accepted]:

@@ -17,7 +17,7 @@ JSON = "application/json"
 
 class Call(NamedTuple, Generic[T]):
     """`creates`: carries an Idempotency-Key, so that repeating it is safe. `timeout` in seconds; None: the client's.
-    `single`: its body can be read only once, so it is never repeated."""
+    `single`: it is never repeated, for instance because its body can be read only once."""
 
     method: str
     path: str
@@ -33,7 +33,8 @@ class Call(NamedTuple, Generic[T]):
     headers: Mapping[str, str] = {}
 
     def request(self, token: str, agent: str) -> Request:
-        """What goes to the transport. A new Idempotency-Key each time: build it once for all tries."""
+        """What goes to the transport. A new Idempotency-Key each time, unless the call has one: build it once for all
+        tries."""
         headers = {"Authorization": f"Bearer {token}", "User-Agent": agent, "Accept": self.accept, **self.headers}
         body = self.body
         if self.json is not None:
@@ -43,7 +44,7 @@ class Call(NamedTuple, Generic[T]):
         if self.length is not None:
             headers["Content-Length"] = str(self.length)
         if self.creates:
-            headers["Idempotency-Key"] = os.urandom(16).hex()
+            headers.setdefault("Idempotency-Key", os.urandom(16).hex())
         query = {name: value for name, value in self.query.items() if value is not None}
         target = f"/api/v1{self.path}" + (f"?{urlencode(query)}" if query else "")
         return Request(self.method, target, headers, body, self.timeout, self.single)
