@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mags.host.vmm.qemu.answers import Status
 from mags.host.vmm.qemu.qmp import EVENT_LIMIT, LINE_LIMIT, Qmp, QmpClosed, QmpError, QmpTimeout
 from tests.kit.monitor import Qemu, monitored
 
@@ -116,6 +117,19 @@ async def test_nonsense_ends_the_connection(pair: tuple[Qmp, Qemu], line: bytes)
     await qemu.write(line + b"\n")
     async with asyncio.timeout(30):
         assert "broke the protocol" in await qmp.closed
+
+
+async def test_an_answer_of_another_shape_ends_the_connection(pair: tuple[Qmp, Qemu]) -> None:
+    qmp, qemu = pair
+    asking = asyncio.ensure_future(qmp.ask("query-status", Status))
+    await qemu.answer("query-status", {"status": "running", "running": True, "more": [1]})
+    assert await asking == Status("running")
+    asking = asyncio.ensure_future(qmp.ask("query-status", Status))
+    await qemu.answer("query-status", {"status": ["running"]})
+    with pytest.raises(QmpClosed, match="broke the protocol: its answer to query-status is none"):
+        await asking
+    with pytest.raises(QmpClosed):
+        await qmp.execute("cont")
 
 
 async def test_a_line_without_an_end_ends_the_connection(pair: tuple[Qmp, Qemu]) -> None:

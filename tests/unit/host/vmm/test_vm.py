@@ -48,6 +48,24 @@ async def test_a_console_that_is_none_is_an_error(pair: tuple[QemuVm, Qemu]) -> 
     assert await reading == ""
 
 
+@pytest.mark.parametrize("answer", [None, {}, "running", [1], {"status": None}])
+async def test_a_vm_that_says_nonsense_of_its_state_is_ended(pair: tuple[QemuVm, Qemu], answer: object) -> None:
+    vm, qemu = pair
+    await qemu.say(event="STOP", data={})
+    await qemu.answer("query-status", answer)
+    async with asyncio.timeout(60):
+        assert "signal 9" in await asyncio.shield(vm.died)
+
+
+@pytest.mark.parametrize("answer", [None, [{"label": "agent"}], [7]])
+async def test_nonsense_of_the_channel_is_an_error(pair: tuple[QemuVm, Qemu], answer: object) -> None:
+    vm, qemu = pair
+    asking = asyncio.ensure_future(vm.left_alone())
+    await qemu.answer("query-chardev", answer)
+    with pytest.raises(VmmError):
+        await asking
+
+
 async def test_an_end_that_takes_long_is_noticed_all_the_same(
     pair: tuple[QemuVm, Qemu], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,13 +25,14 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import overlay
+from mags.host.vmm.qemu.answers import Job, Node
 from mags.host.vmm.qemu.increment import Applied, apply_file
 from mags.host.vmm.qemu.machine import WORK_NODE
-from mags.host.vmm.qemu.qmp import Qmp, QmpError
+from mags.host.vmm.qemu.qmp import Events, Qmp, QmpError, QmpTimeout
 
 BITMAP, JOB, STAGE = "mags-sync-", "mags-sync", "mags-stage"
 STAGE_FILE = "stage.qcow2"
@@ -41,6 +42,7 @@ JOB_TIMEOUT = 600.0
 """Seconds for copying all changes to the host's own disk."""
 NO_NODE = "Failed to find node"
 """What QEMU says of a name that it does not know."""
+LOST = "QEMU follows the changes of the disk no more."
 MARGIN = 256 << 20
 """Bytes of the host's disk that a capture leaves free."""
 
@@ -169,28 +171,34 @@ class BlockSync:
     async def _finish(self) -> int:
         """Wait for the job: the bytes that it had to copy. VmmError with its own words if it failed."""
         with self._qmp.events("JOB_STATUS_CHANGE") as events:
-            async with asyncio.timeout(JOB_TIMEOUT):
-                while (job := await self._job()) is not None and job["status"] != "concluded":
-                    await anext(events)
+            job = await self._concluded(events)
         if job is None:
             raise VmmError("QEMU has lost the job that copies the disk's changes.")
         await self._qmp.execute("job-dismiss", id=JOB)
-        if "error" in job:
-            raise VmmError(f"QEMU could not copy the disk's changes: {job['error']}.")
-        return int(job["total-progress"])
+        if job.error is not None:
+            raise VmmError(f"QEMU could not copy the disk's changes: {job.error}.")
+        return job.total_progress
+
+    async def _concluded(self, events: Events) -> Job | None:
+        """The job, when it has ended; None: there is none."""
+        try:
+            async with asyncio.timeout(JOB_TIMEOUT):
+                while (job := await self._job()) is not None and job.status != "concluded":
+                    await anext(events)
+        except TimeoutError as error:
+            raise QmpTimeout(f"QEMU has not copied the disk's changes within {JOB_TIMEOUT:g} s.") from error
+        return job
 
     async def _clear_capture(self) -> None:
         """End the job and the node of a capture, whatever state they are in."""
         with self._qmp.events("JOB_STATUS_CHANGE") as events:
             if (job := await self._job()) is not None:
-                if job["status"] != "concluded":
+                if job.status != "concluded":
                     try:
                         await self._qmp.execute("job-cancel", id=JOB)
                     except QmpError:
                         pass  # it concluded just now
-                async with asyncio.timeout(JOB_TIMEOUT):
-                    while (job := await self._job()) is not None and job["status"] != "concluded":
-                        await anext(events)
+                await self._concluded(events)
                 await self._qmp.execute("job-dismiss", id=JOB)
         await self._close_stage()
         self._stage.unlink(missing_ok=True)
@@ -235,21 +243,27 @@ class BlockSync:
             await self._join()
         newest = _name((await self._known())[-1])
         node = await self._node()
-        return int(node["image"]["virtual-size"]), int(_bitmaps(node)[newest]["count"])
+        for bitmap in node.dirty_bitmaps:
+            if bitmap.name == newest:
+                return node.image.virtual_size, bitmap.count
+        raise VmmError(LOST)
 
-    async def _node(self) -> dict[str, Any]:
-        for node in await self._qmp.execute("query-named-block-nodes", flat=True):
-            if node["node-name"] == WORK_NODE:
-                assert isinstance(node, dict)
+    async def _node(self) -> Node:
+        for node in await self._qmp.ask("query-named-block-nodes", list[Node], flat=True):
+            if node.node_name == WORK_NODE:
                 return node
         raise VmmError("The VM has no work disk.")
 
     async def _known(self) -> list[int]:
-        return await self._asked() if self._numbers is None else self._numbers
+        """At least one."""
+        known = await self._asked() if self._numbers is None else self._numbers
+        if not known:
+            raise VmmError(LOST)
+        return known
 
     async def _asked(self) -> list[int]:
-        names = (name for name in _bitmaps(await self._node()) if name.startswith(BITMAP))
-        return sorted(int(name.removeprefix(BITMAP)) for name in names)
+        words = (bitmap.name.partition(BITMAP) for bitmap in (await self._node()).dirty_bitmaps)
+        return sorted(int(number) for before, _, number in words if not before and number.isdecimal())
 
     async def _join(self) -> None:
         """Make all bitmaps the newest one, whichever that is: an answer of QEMU's may have been lost, and only the
@@ -270,20 +284,15 @@ class BlockSync:
             await self._qmp.execute("block-dirty-bitmap-remove", node=WORK_NODE, name=_name(number))
         self._numbers = [newest]
 
-    async def _job(self) -> dict[str, Any] | None:
-        for job in await self._qmp.execute("query-jobs"):
-            if job["id"] == JOB:
-                assert isinstance(job, dict)
+    async def _job(self) -> Job | None:
+        for job in await self._qmp.ask("query-jobs", list[Job]):
+            if job.id == JOB:
                 return job
         return None
 
 
 def _name(number: int) -> str:
     return f"{BITMAP}{number}"
-
-
-def _bitmaps(node: dict[str, Any]) -> dict[str, Any]:
-    return {bitmap["name"]: bitmap for bitmap in node.get("dirty-bitmaps", ()) if "name" in bitmap}
 
 
 def _action(kind: str, **arguments: object) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
     qmp = await Qmp.connect(path)           # greeting read, capabilities negotiated
     await qmp.execute("stop")
+    status = await qmp.ask("query-status", Status)
     async with qmp.events("JOB_STATUS_CHANGE") as events: ...
 
 Commands may be sent while others wait; QEMU answers in order. Lines are bounded: QEMU is not trusted more than the
@@ -18,10 +19,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.stall import Stall
+
+T = TypeVar("T")
 
 LINE_LIMIT = 4 << 20
 """Bytes; `query-named-block-nodes` of a busy VM is some 100 KB."""
@@ -155,6 +160,17 @@ class Qmp:
             problem = reply["error"]
             raise QmpError(command, str(problem.get("class")), str(problem.get("desc")))
         return reply.get("return")
+
+    async def ask(
+        self, command: str, shape: type[T], *, timeout: float = TIMEOUT, fds: Sequence[int] = (), **arguments: object
+    ) -> T:
+        """`execute`, for an answer that is looked into: of that shape (see `answers`), or the connection ends."""
+        answer = await self.execute(command, timeout=timeout, fds=fds, **arguments)
+        try:
+            return msgspec.convert(answer, shape)
+        except msgspec.ValidationError as error:
+            self._end(f"QEMU's monitor broke the protocol: its answer to {command} is none ({error})")
+            raise QmpClosed(self.closed.result()) from error
 
     @contextmanager
     def events(self, *names: str) -> Iterator[Events]:

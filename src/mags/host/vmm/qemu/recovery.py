@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mags.host.vmm.driver import VmmError
+from mags.host.vmm.qemu.answers import FdSet, Node, Status
 from mags.host.vmm.qemu.machine import WORK_BASE_NODE
 from mags.host.vmm.qemu.qmp import Events, Qmp, QmpClosed, QmpTimeout
 from mags.host.vmm.stall import Stall
@@ -82,7 +83,7 @@ class Recovery:
 
     async def _failed(self) -> bool:
         try:
-            return bool((await self._qmp.execute("query-status"))["status"] == STATUS)
+            return (await self._qmp.ask("query-status", Status)).status == STATUS
         except QmpTimeout:
             return False  # the next event tells
 
@@ -137,7 +138,7 @@ class Recovery:
         """Put the file, opened anew, in the place of the one that QEMU has."""
         descriptor = await _open(base)
         try:
-            fdset = (await self._qmp.execute("add-fd", fds=[descriptor]))["fdset-id"]
+            fdset = (await self._qmp.ask("add-fd", FdSet, fds=[descriptor])).id
         finally:
             os.close(descriptor)
         name = BASE + secrets.token_hex(4)
@@ -160,10 +161,10 @@ class Recovery:
 
     async def _forget_unused(self) -> None:
         """Delete all nodes of ours but the one in use, which QEMU refuses to delete."""
-        for node in await self._qmp.execute("query-named-block-nodes", flat=True):
-            if node["node-name"].startswith(BASE):
+        for node in await self._qmp.ask("query-named-block-nodes", list[Node], flat=True):
+            if node.node_name.startswith(BASE):
                 try:
-                    await self._qmp.execute("blockdev-del", node_name=node["node-name"])
+                    await self._qmp.execute("blockdev-del", node_name=node.node_name)
                 except QmpClosed:
                     raise
                 except VmmError:

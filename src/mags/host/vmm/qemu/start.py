@@ -74,7 +74,7 @@ async def _load(qmp: Qmp, capabilities: list[dict[str, object]]) -> None:
         await qmp.execute("migrate-set-capabilities", capabilities=[*capabilities, REPORT])
         await qmp.execute("migrate-incoming", uri=f"file:/dev/fdset/{STATE_SET}")
         # When it fails, QEMU exits.
-        while (await qmp.first(events, timeout=START_TIMEOUT))["data"]["status"] != "completed":
+        while (await qmp.first(events, timeout=START_TIMEOUT))["data"].get("status") != "completed":
             pass
 
 

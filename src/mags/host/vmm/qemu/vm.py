@@ -16,6 +16,7 @@ from pathlib import Path
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu import snapshot
+from mags.host.vmm.qemu.answers import Chardev, FdSet
 from mags.host.vmm.qemu.blocksync import BlockSync
 from mags.host.vmm.qemu.machine import CHANNEL, CONSOLE_BYTES, WORK_NODE
 from mags.host.vmm.qemu.process import Process
@@ -74,7 +75,10 @@ class QemuVm:
     async def resume(self) -> None:
         if self._dormant:
             # From here on the image must not be used again: the guest is about to change its disk.
-            await snapshot.forget(self.directory)
+            try:
+                await snapshot.forget(self.directory)
+            except OSError as error:
+                raise VmmError(f"What was saved of the VM can't be removed now: {error}") from error
             self._dormant = False
         await self.process.unless_dead(self.qmp.execute("cont"))
 
@@ -99,8 +103,8 @@ class QemuVm:
             raise VmmError("The VM's channel is still in use.") from error
 
     async def _disconnected(self) -> bool:
-        every = await self.process.unless_dead(self.qmp.execute("query-chardev"))
-        return any(one["label"] == CHANNEL and one["filename"].startswith("disconnected:") for one in every)
+        every = await self.process.unless_dead(self.qmp.ask("query-chardev", list[Chardev]))
+        return any(one.label == CHANNEL and one.filename.startswith("disconnected:") for one in every)
 
     async def listen(self) -> None:
         with suppress(VmmError):
@@ -186,7 +190,7 @@ async def pass_file(qmp: Qmp, path: Path, flags: int) -> str:
     """Open a file for QEMU, which could not itself: the name under which it finds it (`/dev/fdset/N`)."""
     descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
-        return f"/dev/fdset/{(await qmp.execute('add-fd', fds=[descriptor]))['fdset-id']}"
+        return f"/dev/fdset/{(await qmp.ask('add-fd', FdSet, fds=[descriptor])).id}"
     finally:
         os.close(descriptor)
 
