@@ -6,6 +6,7 @@ import asyncio
 
 import asyncssh
 
+from mags.edge.ssh.shell import VARIABLES
 from mags.protocol.errors import Problem
 from tests.integration.edge.ssh_client import Client
 from tests.kit.terminal import Terminal
@@ -97,6 +98,19 @@ async def test_the_environment_is_handed_over_without_what_no_environment_holds(
 
     assert done.stdout == "C.UTF-8 hé llo\n"
     assert client.world.host.opened[-1].environment == {"LANG": "C.UTF-8", "GREETING": "hé llo"}
+
+
+async def test_an_environment_without_end_is_cut(client: Client) -> None:
+    many = {f"V{number}": "x" for number in range(2000)}
+    async with await connect(client) as connection:
+        assert (await connection.run("true", env=many)).exit_status == 0
+        assert (
+            await connection.run("true", env={"FIRST": "1", "BIG": "x" * 30_000, "BIGGER": "x" * 40_000})
+        ).stdout == ""
+
+    some, big = (one.environment for one in client.world.host.opened)
+    assert some == {f"V{number}": "x" for number in range(VARIABLES)}
+    assert {name: len(value) for name, value in big.items()} == {"FIRST": 1, "BIG": 30_000}
 
 
 async def test_a_client_that_is_cut_off_ends_its_process(client: Client) -> None:

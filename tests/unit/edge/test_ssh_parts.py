@@ -44,16 +44,26 @@ def test_only_strong_algorithms_are_spoken() -> None:
     ("given", "kept"),
     [
         ({b"LANG": b"C"}, {"LANG": "C"}),
-        ({"A": "ü"}, {"A": "ü"}),
+        ({b"A": "ü".encode()}, {"A": "ü"}),
         ({b"bad name": b"x", b"1X": b"x", b"": b"x", b"X=Y": b"x"}, {}),
         ({b"NUL": b"a\0b"}, {}),
         ({b"RAW": b"\xff"}, {"RAW": "\ufffd"}),
-        ({b"BIG": b"x" * 70_000}, {}),
     ],
-    ids=["plain", "text", "names", "nul", "not-utf-8", "big"],
+    ids=["plain", "utf-8", "names", "nul", "not-utf-8"],
 )
 def test_an_environment_holds_only_what_one_can(given: dict[bytes, bytes], kept: dict[str, str]) -> None:
     assert shell._environment(given) == kept
+
+
+def test_a_client_sets_no_more_than_there_is_room_for() -> None:
+    many, big, again = shell.Environment(), shell.Environment(), shell.Environment()
+    for number in range(1000):
+        many[b"%d" % number] = b"x"
+    big[b"BIG"] = b"x" * 70_000
+    big[b"SMALL"] = b"x"
+    for _ in range(100):
+        again[b"AGAIN"] = b"x" * 1000
+    assert (len(many), dict(big), len(again[b"AGAIN"])) == (shell.VARIABLES, {}, 1000)
 
 
 @pytest.mark.parametrize(

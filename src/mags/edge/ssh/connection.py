@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from mags.edge.ssh import keys
 from mags.edge.ssh.access import Access
 from mags.edge.ssh.forward import LONGEST_HOST, Forward
-from mags.edge.ssh.shell import Shell
+from mags.edge.ssh.shell import Environment, Shell
 from mags.edge.tasks import Tasks
 from mags.protocol.errors import Problem
 
@@ -104,7 +104,9 @@ class Connection(asyncssh.SSHServer):
     def session_requested(self) -> Any:
         shell = Shell(self._usable(), self._tasks)
         assert self._connection is not None
-        return self._channel(self._connection.create_server_channel(encoding=None, window=WINDOW)), shell
+        channel: Any = self._connection.create_server_channel(encoding=None, window=WINDOW)
+        channel._env = Environment()  # before the first request comes; there is no public way to bound it
+        return self._channel(channel), shell
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
         access = self._usable()

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import signal
 from collections.abc import Mapping
-from typing import Any
 
 import asyncssh
 
@@ -23,9 +22,22 @@ log = logging.getLogger("mags.edge.ssh")
 
 FAILED = 255
 """Exit status when the platform failed, as ssh's own."""
-ENVIRONMENT_LIMIT = 64 << 10
-"""Bytes of all variables that a client may set; more are dropped."""
+VARIABLES, ENVIRONMENT_LIMIT = 256, 64 << 10
+"""How many variables a client may set, and bytes of all of them; more are dropped."""
 LARGEST_TERMINAL = 10_000
+
+
+class Environment(dict[bytes, bytes]):
+    """What a client sets, as far as there is room; asyncssh takes any number. Setting one again takes room again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = ENVIRONMENT_LIMIT
+
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        self._room -= len(name) + len(value)
+        if self._room >= 0 and len(self) < VARIABLES:
+            super().__setitem__(name, value)
 
 
 class Shell(Flow, asyncssh.SSHServerSession[bytes]):
@@ -88,7 +100,7 @@ class Shell(Flow, asyncssh.SSHServerSession[bytes]):
             session_id=new_id(),
             kind="exec",
             command=self._command,
-            environment=_environment(self._channel.get_environment()),
+            environment=_environment(self._channel.get_environment_bytes()),
             user=user,
             pty=self._pty,
         )
@@ -145,16 +157,11 @@ def _signal_number(name: str) -> int | None:
         return None
 
 
-def _environment(given: Mapping[Any, Any]) -> dict[str, str]:
+def _environment(given: Mapping[bytes, bytes]) -> dict[str, str]:
     """What a client wants set, without names and values that no environment can hold."""
     found: dict[str, str] = {}
-    room = ENVIRONMENT_LIMIT
     for name, value in given.items():
-        key = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-        text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-        room -= len(key) + len(text)
-        if room < 0:
-            break
+        key, text = name.decode(errors="replace"), value.decode(errors="replace")
         if ENVIRONMENT_NAME.fullmatch(key) and "\0" not in text:
             found[key] = text
     return found
