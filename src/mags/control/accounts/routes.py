@@ -30,7 +30,7 @@ from mags.control.records import accounts, public_keys
 from mags.control.records.accounts import Caller
 from mags.control.records.idempotency import Earlier, Once, exactly_once
 from mags.control.records.limits import check_room
-from mags.control.records.vms import footprint
+from mags.control.records.vms import active_ids, footprint
 from mags.kit.clock import from_iso
 from mags.protocol.errors import Problem
 
@@ -173,4 +173,6 @@ async def remove_key(world: TheWorld, caller: Writer, id: Reference) -> Response
     async with world.db.write() as session:
         if not await accounts.remove_ssh_keys(session, caller.user_id, [id]):
             raise errors.not_found("SSH key", id)
+        vms = await active_ids(session, caller.user_id)
+    await world.tell_edges(vms=vms)
     return Json({"success": True, "id": id})

@@ -33,6 +33,11 @@ async def footprint(session: AsyncSession, owner: str) -> Footprint:
     return Footprint(row[0], row[1])
 
 
+async def active_ids(session: AsyncSession, owner: str) -> list[str]:
+    """An owner's VMs that exist or are about to."""
+    return list((await session.execute(select(Vm.id).where(Vm.owner_id == owner, Vm.active.is_(True)))).scalars())
+
+
 async def reserved(session: AsyncSession) -> dict[str, int]:
     """MB of memory by host that active VMs may use; a sleeping one uses none. Of all owners: placement looks at hosts,
     not at people."""
