@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +32,13 @@ class SshAccess(NamedTuple):
 
 
 def access(session: Session, request_id: str) -> SshAccess:
-    """Ask for access, and keep the key where only we can read it. TransferFailed for an answer that makes no sense."""
-    found = session.sender.send(jobs.enable_access(request_id, port=22))
+    """Ask for access, and keep the key where only we can read it, for the next time too: a server keeps a bounded
+    number of keys, so a new one each time would cut off whoever came first. TransferFailed for an answer that makes
+    no sense."""
+    home = settings.config_file().parent
+    key = home / "keys" / "".join(c if c.isalnum() or c in "-_" else "_" for c in request_id)
+    has = _public_half(key)
+    found = session.sender.send(jobs.enable_access(request_id, port=22, public_key=has))
     try:
         host, port, user = str(found["ssh_host"] or ""), int(found["ssh_port"]), found["ssh_user"]
         private, public = found["ssh_private_key"], found["ssh_host_key"]
@@ -39,11 +46,11 @@ def access(session: Session, request_id: str) -> SshAccess:
         raise TransferFailed(f"The server's answer lacks {error}. Is it a Mags server of this version?") from error
     if not HOST.fullmatch(host) or not 0 < port < 65536:
         raise TransferFailed(f"The server names an SSH gateway that can't be: {host!r}, port {port}.")
-    home = settings.config_file().parent
-    keys = home / "keys"
-    keys.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = keys / "".join(c if c.isalnum() or c in "-_" else "_" for c in request_id)
-    write_private(key, private.rstrip("\n") + "\n")
+    if private is not None:
+        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(key, private.rstrip("\n") + "\n")
+    elif has is None:
+        raise TransferFailed("The server's answer lacks a key. Is it a Mags server of this version?")
     known_hosts = home / "known_hosts"
     _know(known_hosts, _pattern(host, port), public)
     return SshAccess(host, port, user, key, known_hosts)
@@ -86,6 +93,29 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     beside.replace(path)
+
+
+def _public_half(path: Path) -> str | None:
+    """`ssh-ed25519 AAAA...` of a private key as OpenSSH writes it (PROTOCOL.key): the magic word, three strings about
+    its encryption, the number of keys, and the public one. None when there is none that `ssh` would take."""
+    try:
+        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+            return None
+        blob = base64.b64decode("".join(path.read_text().split("-----")[2].split()), validate=True)
+    except (OSError, ValueError, IndexError):
+        return None
+    rest = blob.removeprefix(b"openssh-key-v1\0")
+    for _ in range(3):
+        _, rest = _string(rest)
+    public, _ = _string(rest[4:])
+    name, _ = _string(public)
+    return f"{name.decode(errors='replace')} {base64.b64encode(public).decode()}" if name else None
+
+
+def _string(data: bytes) -> tuple[bytes, bytes]:
+    """A string of SSH (RFC 4251, 5), and what is behind it."""
+    end = 4 + int.from_bytes(data[:4])
+    return data[4:end], data[end:]
 
 
 def _pattern(host: str, port: int) -> str:

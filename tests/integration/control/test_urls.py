@@ -12,6 +12,7 @@ import pytest_asyncio
 from nats.aio.msg import Msg
 
 from mags.control.records import public_keys
+from mags.control.urls.access import KEYS_KEPT
 from mags.hostclient import HostClient
 from mags.kit.nats import settle
 from mags.protocol import edge, messages
@@ -235,12 +236,54 @@ async def test_ones_own_key_opens_all_of_ones_sandboxes(mags: Installation, gate
 
 async def test_a_job_keeps_a_bounded_number_of_keys(mags: Installation, gateway: Edge) -> None:
     await sandbox(mags, "keys")
-    first = public_of((await access(mags, "keys", port=22))["ssh_private_key"])
-    for _ in range(8):
-        last = public_of((await access(mags, "keys", port=22))["ssh_private_key"])
-    await gateway.ask(edge.SSH_AUTH, edge.SshAuth(user="root", public_key=last), edge.SshGrant)
+
+    async def made() -> str:
+        return public_of((await access(mags, "keys", port=22))["ssh_private_key"])
+
+    async def opens(key: str) -> bool:
+        try:
+            await gateway.ask(edge.SSH_AUTH, edge.SshAuth(user="root", public_key=key), edge.SshGrant)
+        except Problem:
+            return False
+        return True
+
+    first = await made()
+    for _ in range(KEYS_KEPT - 1):
+        last = await made()
+    assert (await opens(first), await opens(last)) == (True, True)
+    newest = await made()
+    assert (await opens(first), await opens(newest)) == (False, True)
+
+
+async def test_a_key_that_is_still_good_is_used_again(mags: Installation, gateway: Edge) -> None:
+    await sandbox(mags, "again")
+    await sandbox(mags, "another")
+    first = await access(mags, "again", port=22)
+    public = public_of(first["ssh_private_key"])
+    for _ in range(KEYS_KEPT + 1):
+        again = await access(mags, "again", port=22, public_key=public)
+        assert again == {**first, "ssh_private_key": None}
+    await gateway.ask(edge.SSH_AUTH, edge.SshAuth(user="root", public_key=public), edge.SshGrant)
+
+    _, strange = public_keys.new_pair()
+    for reference, wrong in (("again", strange.line), ("again", "rubbish"), ("another", public)):
+        made = await access(mags, reference, port=22, public_key=wrong)
+        assert public_of(made["ssh_private_key"]) != wrong, "nobody brings a key: another is made"
     with pytest.raises(Problem):
-        await gateway.ask(edge.SSH_AUTH, edge.SshAuth(user="root", public_key=first), edge.SshGrant)
+        await gateway.ask(edge.SSH_AUTH, edge.SshAuth(user="again", public_key=strange.line), edge.SshGrant)
+
+    await mags.api.delete("/mags-jobs/again/access?port=22")
+    assert (await access(mags, "again", port=22, public_key=public))["ssh_private_key"] is not None
+
+
+async def test_edges_hear_of_the_vms_that_a_removed_key_opened(mags: Installation, gateway: Edge) -> None:
+    body = await sandbox(mags, "mine")
+    made = (await mags.api.post("/ssh-keys", json={"public_key": public_keys.new_pair()[1].line})).json()
+    gateway.changed.clear()
+    assert (await mags.api.delete(f"/ssh-keys/{made['id']}")).status_code == 200
+    async with asyncio.timeout(60):
+        while not any(body["vm_id"] in change.vms for change in gateway.changed):
+            await asyncio.sleep(0.01)
 
 
 async def test_vms_have_ssh_ports_of_their_own_where_there_is_a_range(tmp_path: Path) -> None:

@@ -9,19 +9,28 @@ import pytest
 from mags.cli import openssh
 from mags.cli.command import Session
 from mags.cli.console import Console
+from mags.control.records.public_keys import new_pair
 from mags.sdk import wire
 from mags.sdk.errors import TransferFailed
-from mags.sdk.testing import Answer, MockTransport
+from mags.sdk.testing import Answer, MockTransport, SeenRequest
 from tests.unit.cli.conftest import JOB, Mags
 
 ACCESS = {
     "success": True, "ssh_host": "127.0.0.1", "ssh_port": 2222, "ssh_user": "root", "ssh_private_key": "KEY",
     "ssh_host_key": "ssh-ed25519 AAAA comment",
 }  # fmt: skip
+PRIVATE, PUBLIC = new_pair()
 
 
-def ask(home: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> openssh.SshAccess:
-    monkeypatch.setattr(wire, "Wire", lambda url: MockTransport(lambda _: answer))
+def ask(
+    home: Path, monkeypatch: pytest.MonkeyPatch, answer: Answer, seen: list[SeenRequest] | None = None
+) -> openssh.SshAccess:
+    def answered(request: SeenRequest) -> Answer:
+        if seen is not None:
+            seen.append(request)
+        return answer
+
+    monkeypatch.setattr(wire, "Wire", lambda url: MockTransport(answered))
     session = Session(Console(), api_url="http://x", api_token="t")
     return openssh.access(session, "42/../x")
 
@@ -30,6 +39,37 @@ def test_the_key_is_kept_where_only_we_can_read_it(home: Path, monkeypatch: pyte
     access = ask(home, monkeypatch, ACCESS)
     assert access.key == home / "keys" / "42____x"
     assert access.key.read_text() == "KEY\n" and stat.S_IMODE(access.key.stat().st_mode) == 0o600
+
+
+def test_a_key_is_used_again_as_long_as_the_server_takes_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[SeenRequest] = []
+    ask(home, monkeypatch, {**ACCESS, "ssh_private_key": PRIVATE}, seen)
+    access = ask(home, monkeypatch, {**ACCESS, "ssh_private_key": None}, seen)
+    assert access.key.read_text() == PRIVATE
+    ask(home, monkeypatch, ACCESS, seen)
+    assert access.key.read_text() == "KEY\n"
+    has = {"port": 22, "public_key": PUBLIC.line}
+    assert [request.json for request in seen] == [{"port": 22}, has, has]
+
+
+@pytest.mark.parametrize("damage", ["", "KEY", PRIVATE[:60], PRIVATE.replace("b3BlbnNz", "!"), "-----x-----AAAA-----"])
+def test_a_damaged_key_is_replaced(home: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
+    seen: list[SeenRequest] = []
+    ask(home, monkeypatch, {**ACCESS, "ssh_private_key": PRIVATE}).key.write_text(damage)
+    access = ask(home, monkeypatch, {**ACCESS, "ssh_private_key": PRIVATE}, seen)
+    assert access.key.read_text() == PRIVATE and seen[0].json == {"port": 22}
+
+
+def test_a_key_that_others_can_read_is_not_used_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[SeenRequest] = []
+    ask(home, monkeypatch, {**ACCESS, "ssh_private_key": PRIVATE}).key.chmod(0o644)
+    access = ask(home, monkeypatch, {**ACCESS, "ssh_private_key": PRIVATE}, seen)
+    assert stat.S_IMODE(access.key.stat().st_mode) == 0o600 and seen[0].json == {"port": 22}
+
+
+def test_a_server_that_gives_no_key_to_one_who_has_none_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TransferFailed, match="lacks a key"):
+        ask(home, monkeypatch, {**ACCESS, "ssh_private_key": None})
 
 
 def test_hosts_are_known_by_what_the_server_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import Response
 
 from mags.control import errors
@@ -22,8 +23,8 @@ from mags.protocol.states import FINAL_JOB_STATUSES
 router = APIRouter(prefix="/mags-jobs", tags=["urls"])
 
 SSH = 22
-KEYS_KEPT = 8
-"""Keys that one job's VM keeps; the oldest goes when another is made."""
+KEYS_KEPT = 100
+"""Keys that one job's VM keeps; the oldest goes when another is made, and connections that came with it end."""
 EDGE_TIMEOUT = 5.0
 
 
@@ -33,7 +34,7 @@ EDGE_TIMEOUT = 5.0
     summary="Open a port: 22 for SSH, any other for a public URL",
 )
 async def open_access(world: TheWorld, caller: Writer, id: Reference, body: AccessRequest) -> Response:
-    answer = await _ssh(world, caller, id) if body.port == SSH else await _url(world, caller, id, body)
+    answer = await _ssh(world, caller, id, body.public_key) if body.port == SSH else await _url(world, caller, id, body)
     return Json(with_warnings(answer, body))
 
 
@@ -78,23 +79,16 @@ async def close_access(
     return Json({"success": True, "port": port})
 
 
-async def _ssh(world: World, caller: Caller, reference: str) -> dict[str, Any]:
-    """A new key for the job's VM. The private half is in the answer and nowhere else."""
+async def _ssh(world: World, caller: Caller, reference: str, has: str | None) -> dict[str, Any]:
+    """A key for the job's VM: the one that the caller `has`, or a new one, whose private half is in the answer and
+    nowhere else. Only a key that was made here for this job counts: nobody can bring somebody else's."""
     settings = world.settings
-    private, public = public_keys.new_pair()
+    private: str | None = None
     async with world.db.write() as session:
         job = await jobs.get(session, caller.user_id, reference)
         _check(job)
-        old = await accounts.ssh_keys(session, caller.user_id, job_id=job.id)
-        await accounts.remove_ssh_keys(session, caller.user_id, [key.id for key in old[: len(old) - KEYS_KEPT + 1]])
-        await accounts.add_ssh_key(
-            session,
-            caller.user_id,
-            name=job.name,
-            public_key=public.line,
-            fingerprint=public.fingerprint,
-            job_id=job.id,
-        )
+        if has not in [key.public_key for key in await accounts.ssh_keys(session, caller.user_id, job_id=job.id)]:
+            private = await _new_key(session, job)
         own = None
         if settings.ssh_port_first:
             own = await urls.ssh_port(session, job, settings.ssh_port_first, settings.ssh_port_count)
@@ -112,3 +106,19 @@ async def _ssh(world: World, caller: Caller, reference: str) -> dict[str, Any]:
         "ssh_private_key": private,
         "ssh_host_key": info.ssh_host_key,
     }
+
+
+async def _new_key(session: AsyncSession, job: Job) -> str:
+    """Its private half."""
+    private, public = public_keys.new_pair()
+    old = await accounts.ssh_keys(session, job.owner_id, job_id=job.id)
+    await accounts.remove_ssh_keys(session, job.owner_id, [key.id for key in old[: max(0, len(old) - KEYS_KEPT + 1)]])
+    await accounts.add_ssh_key(
+        session,
+        job.owner_id,
+        name=job.name,
+        public_key=public.line,
+        fingerprint=public.fingerprint,
+        job_id=job.id,
+    )
+    return private

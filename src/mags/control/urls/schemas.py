@@ -26,6 +26,11 @@ class AccessRequest(Body):
 
     port: int = Field(8080, ge=1, le=65535, description="22: SSH. Any other: a public URL.")
     private: bool | None = Field(None, description="Only for signed links and your tokens; null leaves it as it is.")
+    public_key: str | None = Field(
+        None,
+        max_length=1000,
+        description="SSH: of a key from an earlier answer. While that opens the sandbox, no other is made.",
+    )
 
 
 class AliasRequest(Body):
@@ -78,13 +83,13 @@ class UrlAccess(WarningView):
 
 
 class SshAccess(WarningView):
-    """The private key is in this answer and nowhere else."""
+    """The private key is in this answer and nowhere else; null: the caller's `public_key` is good."""
 
     success: bool
     ssh_host: str
     ssh_port: int
     ssh_user: str
-    ssh_private_key: str
+    ssh_private_key: str | None
     ssh_host_key: str
 
 

@@ -175,9 +175,16 @@ def sync(request_id: str) -> Call[types.Synced]:
     return Call("POST", path_of("mags-jobs", request_id, "/sync"), creates=True, timeout=600)
 
 
-def enable_access(request_id: str, *, port: int = 8080, private: bool | None = None) -> Call[types.Access]:
-    """Open a port of a persistent job: 22 for SSH, others to the web. `private`: with a token or signed link only."""
-    wish = {"port": port} if private is None else {"port": port, "private": private}
+def enable_access(
+    request_id: str, *, port: int = 8080, private: bool | None = None, public_key: str | None = None
+) -> Call[types.Access]:
+    """Open a port of a persistent job: 22 for SSH, others to the web. `private`: with a token or signed link only.
+    `public_key`: of a key from an earlier answer; while that opens the job's VM, no other is made."""
+    wish: dict[str, Any] = {"port": port}
+    if private is not None:
+        wish["private"] = private
+    if public_key is not None:
+        wish["public_key"] = public_key
     return Call("POST", path_of("mags-jobs", request_id, "/access"), json=wish, creates=True, timeout=60)
 
 
