@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -42,6 +43,12 @@ async def woken(vmm: QemuVmm, directory: Path) -> Running:
     return Running(vm, channel)
 
 
+def booted(directory: Path, number: str) -> None:
+    """It was saved under this boot of the machine."""
+    meta = msgspec.json.decode((directory / "asleep.json").read_bytes())
+    (directory / "asleep.json").write_bytes(msgspec.json.encode({**meta, "boot_id": number}))
+
+
 async def test_everything_goes_on_after_sleep(vmm: QemuVmm, running: Running) -> None:
     await running.run(
         "mkdir -p /tmp/m && mount -t tmpfs none /tmp/m && echo kept > /tmp/m/file;"
@@ -65,14 +72,64 @@ async def test_everything_goes_on_after_sleep(vmm: QemuVmm, running: Running) ->
     await (await woken(vmm, directory)).vm.destroy()
 
 
-@pytest.mark.parametrize("file", ["memory", "devices", "asleep.json"])
-async def test_a_damaged_image_starts_afresh_with_its_disk(vmm: QemuVmm, running: Running, file: str) -> None:
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 5)
+
+
+def changed(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"wrong")
+
+
+def zeroed(path: Path) -> None:
+    """A page of it, as by a file system that was repaired."""
+    with path.open("r+b") as file:
+        file.seek(os.lseek(file.fileno(), 0, os.SEEK_DATA))
+        file.write(bytes(4096))
+
+
+def flipped(path: Path) -> None:
+    """One bit, somewhere in the middle."""
+    with path.open("r+b") as file:
+        middle = os.lseek(file.fileno(), path.stat().st_size // 2, os.SEEK_DATA)
+        (byte,) = os.pread(file.fileno(), 1, middle)
+        os.pwrite(file.fileno(), bytes([byte ^ 1]), middle)
+
+
+async def test_a_damaged_image_starts_afresh_with_its_disk(vmm: QemuVmm, running: Running) -> None:
     await running.run("echo precious > /root/file; sync")
     directory = await asleep(running)
-    path = directory / file
-    path.write_bytes(path.read_bytes()[:-5] + b"wrong")
-    with pytest.raises(SnapshotUnusable):
-        await vmm.wake(SPEC, directory, namespace=None, uid=UID)
+    await vmm.flush(directory)
+    kept = directory.with_name("kept")
+    subprocess.run(["cp", "-a", directory, kept], check=True, timeout=60)
+
+    async def refused(damage: Callable[[Path], None], file: str, *, times: bool = True) -> None:
+        """`times`: the file says when it was changed."""
+        path, before = directory / file, (directory / file).stat()
+        damage(path)
+        if not times:
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        with pytest.raises(SnapshotUnusable, match="memory image"):
+            await vmm.wake(SPEC, directory, namespace=None, uid=UID)
+        subprocess.run(["cp", "-a", kept / file, directory], check=True, timeout=60)
+
+    for file in ("memory", "devices", "asleep.json"):
+        for damage in (missing, truncated, changed):
+            await refused(damage, file)
+    for damage in (truncated, changed, zeroed, flipped):
+        await refused(damage, "devices", times=False)
+    await refused(truncated, "memory", times=False)
+    # It is another boot of the machine, and the disk gives back something else than it was given.
+    booted(directory, "another")
+    await (await vmm.wake(SPEC, directory, namespace=None, uid=UID)).kill()
+    for damage in (changed, zeroed, flipped):
+        await refused(damage, "memory", times=False)
+    (directory / "memory").unlink()
     vm = await vmm.restart(SPEC, directory, namespace=None, uid=UID)
     async with vms.running(vm) as world:
         ended, output = await world.run("cat /root/file")
@@ -146,20 +203,15 @@ async def test_a_memory_that_wakes_twice_is_not_random_in_the_same_way(vmm: Qemu
 
 async def test_after_a_restart_of_the_machine_only_what_was_flushed_counts(vmm: QemuVmm, running: Running) -> None:
     directory = await asleep(running)
-
-    def boot(number: str) -> None:
-        meta = msgspec.json.decode((directory / "asleep.json").read_bytes())
-        (directory / "asleep.json").write_bytes(msgspec.json.encode({**meta, "boot_id": number}))
-
     here = json.loads((directory / "asleep.json").read_bytes())["boot_id"]
-    boot("another")
+    booted(directory, "another")
     # It comes too late: nobody knows what is on the disk.
     await vmm.flush(directory)
     with pytest.raises(SnapshotUnusable, match="restarted"):
         await vmm.wake(SPEC, directory, namespace=None, uid=UID)
-    boot(here)
+    booted(directory, here)
     await vmm.flush(directory)
-    boot("another")
+    booted(directory, "another")
     world = await woken(vmm, directory)
     await vmm.flush(directory)
     assert not vmm.asleep(directory)

@@ -1,4 +1,4 @@
-"""The guest's memory in QEMU's address space, copied and written into a file.
+"""The guest's memory in QEMU's address space, copied and written into a file; and whether that file is still the same.
 
 A clone maps its template's memory privately: the kernel knows which pages are the VM's own (pagemap, see
 Documentation/admin-guide/mm/pagemap.rst of Linux). All functions block: they belong in a thread.
@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,23 @@ def _own_runs(pagemap: int, region: Region) -> Iterator[tuple[int, int]]:
         raise VmmError("The guest's page map could not be read.")
     for run in _RUNS.finditer(raw[TOP_BYTE::8].translate(_OWN)):
         yield run.span()
+
+
+def checksum(path: Path, size: int) -> str:
+    """CRC-32 of what the file holds and where, in 8 hexadecimal digits; the same however sparse it lies on its disk."""
+    found, position = 0, 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for start, end in _data(descriptor, size):
+            position = max(position, start // CHUNK * CHUNK)
+            while position < end:
+                data = os.pread(descriptor, min(CHUNK, size - position), position)
+                if data != bytes(len(data)):
+                    found = zlib.crc32(data, zlib.crc32(position.to_bytes(8), found))
+                position += CHUNK
+    finally:
+        os.close(descriptor)
+    return f"{found:08x}"
 
 
 def words(error: OSError) -> str:

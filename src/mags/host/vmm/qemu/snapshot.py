@@ -47,18 +47,21 @@ CONFIGURATION = b"\x07" + struct.pack(">I", len(b"microvm")) + b"microvm"
 DEVICES_LIMIT = 16 << 20
 """Bytes; the state of a VM's devices has some 64 KiB."""
 SAVE_TIMEOUT = 60.0
+UNKNOWN = "-" * 8
 _switch = threading.Lock()
 """Held while META is changed or removed, so that what is removed is not flushed a moment later. Never for long."""
 
 
 class Meta(msgspec.Struct, frozen=True):
-    """boot_id: of the host's kernel; files that were not yet flushed are worth nothing after its restart."""
+    """boot_id: of the host's kernel; files that were not yet flushed are worth nothing after its restart.
+    memory_crc32: known once they are."""
 
     version: str
     accelerator: str
     size: int
     mtime_ns: int
     devices_sha256: str
+    memory_crc32: str
     boot_id: str
     flushed: bool
     saved_at: float
@@ -127,7 +130,7 @@ async def save(vm: QemuVm) -> None:
         )
         _complete(devices)
         await _to_its_end(memory.write_own_pages, vm.pid, vm.spec.memory_mb << 20, vm.directory / MEMORY)
-        _write_meta(vm, flushed=False)
+        _write_meta(vm)
     except BaseException as error:
         for name in (META, DEVICES):
             with contextlib.suppress(OSError):
@@ -163,8 +166,25 @@ async def flush(directory: Path) -> None:
     await asyncio.to_thread(_flush, directory)
 
 
-def usable(directory: Path, *, version: str, accelerator: str, memory_bytes: int) -> None:
-    """SnapshotUnusable (with the reason) unless the VM can wake from what lies in the directory."""
+async def check(directory: Path, *, version: str, accelerator: str, memory_bytes: int) -> None:
+    """SnapshotUnusable (with the reason) unless the VM can wake from what lies in the directory.
+
+    All of the memory is read only when the machine was restarted meanwhile: what comes back from a disk need not be
+    what was written, and later the file would have to be read anyway.
+    """
+    meta = _usable(directory, version, accelerator, memory_bytes)
+    if meta.boot_id != boot_id():
+        if not meta.flushed:
+            raise SnapshotUnusable("The machine was restarted before its memory image was safe on disk.")
+        try:
+            found = await asyncio.to_thread(memory.checksum, directory / MEMORY, memory_bytes)
+        except OSError as error:
+            raise _unreadable(error) from error
+        if found != meta.memory_crc32:
+            raise SnapshotUnusable("Its memory image is damaged: the memory is not what was written.")
+
+
+def _usable(directory: Path, version: str, accelerator: str, memory_bytes: int) -> Meta:
     try:
         meta = msgspec.json.decode((directory / META).read_bytes(), type=Meta)
         image = (directory / MEMORY).stat()
@@ -172,9 +192,7 @@ def usable(directory: Path, *, version: str, accelerator: str, memory_bytes: int
     except FileNotFoundError as error:
         raise SnapshotUnusable("There is no memory image of it.") from error
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise VmmError(f"Its memory image can't be read now: {memory.words(error)}") from error
-        raise SnapshotUnusable(f"Its memory image can't be read: {memory.words(error)}") from error
+        raise _unreadable(error) from error
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise SnapshotUnusable(f"Its memory image can't be read: {error}.") from error
     if (meta.version, meta.accelerator) != (version, accelerator):
@@ -183,8 +201,13 @@ def usable(directory: Path, *, version: str, accelerator: str, memory_bytes: int
         raise SnapshotUnusable("Its memory image is damaged: size or time is not what was written.")
     if hashlib.sha256(devices).hexdigest() != meta.devices_sha256:
         raise SnapshotUnusable("Its memory image is damaged: the devices' state is not what was written.")
-    if not meta.flushed and meta.boot_id != boot_id():
-        raise SnapshotUnusable("The machine was restarted before its memory image was safe on disk.")
+    return meta
+
+
+def _unreadable(error: OSError) -> VmmError:
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return VmmError(f"Its memory image can't be read now: {memory.words(error)}")
+    return SnapshotUnusable(f"Its memory image can't be read: {memory.words(error)}")
 
 
 def boot_id() -> str:
@@ -209,11 +232,21 @@ def _complete(devices: Path) -> None:
     devices.write_bytes(HEADER + CONFIGURATION + state[len(HEADER) :])
 
 
-def _write_meta(vm: QemuVm, *, flushed: bool) -> None:
+def _write_meta(vm: QemuVm) -> None:
     image = (vm.directory / MEMORY).stat()
     digest = hashlib.sha256(_read_devices(vm.directory / DEVICES)).hexdigest()
     version, accelerator = vm.origin
-    meta = Meta(version, accelerator, image.st_size, image.st_mtime_ns, digest, boot_id(), flushed, time.time())
+    meta = Meta(
+        version=version,
+        accelerator=accelerator,
+        size=image.st_size,
+        mtime_ns=image.st_mtime_ns,
+        devices_sha256=digest,
+        memory_crc32=UNKNOWN,
+        boot_id=boot_id(),
+        flushed=False,
+        saved_at=time.time(),
+    )
     write_atomic(vm.directory / META, msgspec.json.encode(meta))
 
 
@@ -228,12 +261,13 @@ def _flush(directory: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+        safe = msgspec.structs.replace(meta, flushed=True, memory_crc32=memory.checksum(directory / MEMORY, meta.size))
         with _switch:
             # It may have woken, and even fallen asleep again.
             descriptor = os.open(directory / META, os.O_RDWR | os.O_CLOEXEC)
             try:
                 if msgspec.json.decode(os.pread(descriptor, 1 << 16, 0), type=Meta) == meta:
-                    _overwrite(descriptor, msgspec.structs.replace(meta, flushed=True))
+                    _overwrite(descriptor, safe)
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -153,7 +153,7 @@ class QemuVmm:
         group: ProcessGroup | None = None,
     ) -> QemuVm:
         size = spec.memory_mb << 20
-        snapshot.usable(directory, version=self.version, accelerator=self.accelerator, memory_bytes=size)
+        await snapshot.check(directory, version=self.version, accelerator=self.accelerator, memory_bytes=size)
         if not (directory / IMAGE).exists():
             raise SnapshotUnusable(f"The image {spec.image!r} that it runs on is gone.")
         disk = work_disk or WorkDisk(directory / BASE, spec.disk_gb * GIB)
