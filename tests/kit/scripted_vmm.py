@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from mags.host.vmm.driver import Applied, DiskChanges, ProcessGroup, TapSource, Vmm
@@ -30,10 +30,12 @@ ANSWERS: dict[int, int] = {
 
 
 class Guest:
-    """One connection to the agent."""
+    """One connection to the agent. `odd`: frames that it does not answer but behaves so (see `run`)."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, odd: Mapping[FrameType, bytes]
+    ) -> None:
+        self._reader, self._writer, self._odd = reader, writer, odd
         self._parts: dict[tuple[int, int], bytearray] = {}
 
     async def serve(self) -> None:
@@ -56,7 +58,9 @@ class Guest:
             self._writer.close()
 
     async def _take(self, kind: int, id: int, message: bytes) -> None:
-        if kind == FrameType.RESET:
+        if kind in self._odd:
+            await self.run(id, [self._odd[FrameType(kind)]])
+        elif kind == FrameType.RESET:
             self.send(FrameType.HELLO, 0, message[2:10] + b"\x01\0")
         elif kind == FrameType.CONFIGURE:
             answer = FieldWriter()
@@ -104,7 +108,8 @@ class Guest:
             case b"close":
                 self._writer.close()
             case b"mute":
-                await asyncio.Event().wait()
+                while await self._reader.read(1 << 16):
+                    pass
             case _:
                 self.exit(id)
 
@@ -173,11 +178,13 @@ class ScriptedVmm:
         self.made: list[ScriptedVm] = []
         self._before = before
         self.on_wake: Callable[[VmSpec], Awaitable[None]] | None = None
+        self.odd: dict[FrameType, bytes] = {}
+        """How all guests behave (see `Guest`)."""
 
     async def _make(self, spec: VmSpec, directory: Path) -> ScriptedVm:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             vm.lines.append(writer)
-            await Guest(reader, writer).serve()
+            await Guest(reader, writer, self.odd).serve()
 
         (directory / "agent").unlink(missing_ok=True)
         guests = await asyncio.start_unix_server(serve, directory / "agent")

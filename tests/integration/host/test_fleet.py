@@ -222,6 +222,14 @@ async def test_a_vm_that_sleeps_and_is_set_never_to_sleep_wakes(tmp_path: Path) 
         await caller.told(m.VmChanged, vm_id=vm_id, state="running")
 
 
+async def test_a_vm_falls_asleep_when_its_host_says_unless_its_job_says_otherwise(tmp_path: Path) -> None:
+    async with world(tmp_path, ScriptedVmm(), idle_timeout_s=0.3) as caller:
+        own, _ = await caller.start(None, keep="stay", idle_timeout_s=3600)
+        ordinary, _ = await caller.start(None, keep="stay")
+        await caller.told(m.VmChanged, vm_id=ordinary, state="sleeping")
+        assert await state(caller, own) == "running"
+
+
 async def test_a_job_that_joins_a_vm_to_be_parked_makes_it_stay(tmp_path: Path) -> None:
     async with world(tmp_path, ScriptedVmm(), park_timeout_s=0.5) as caller:
         vm_id, job_id = await caller.start("wait", keep="park")
