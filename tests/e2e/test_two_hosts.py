@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -137,11 +138,25 @@ def test_a_host_that_is_taken_out_of_service_hands_over_what_it_has(fleet: Fleet
     assert _host_of(fleet, "box") == "b"
 
 
-def test_a_host_that_is_cut_off_from_control_ends_what_was_given_to_another(fleet: Fleet) -> None:
+WATCHES_LATE = """
+import asyncio, os, runpy, sys
+from mags.host.attachments.workspace import Workspace
+watch = Workspace._watch
+async def late(self):
+    while not os.path.exists(sys.argv[1]):
+        await asyncio.sleep(0.1)
+    await watch(self)
+Workspace._watch = late
+runpy.run_module("mags.host", run_name="__main__")
+"""
+"""A host program that looks whose its workspaces are when there is a file, and not before."""
+
+
+def test_a_host_that_is_cut_off_from_control_ends_what_was_given_to_another(fleet: Fleet, tmp_path: Path) -> None:
     """Nobody tells it: both see the store, and there it says whose the workspace is."""
-    mags, b = fleet.mags, fleet.host("b")
+    mags, b, watch = fleet.mags, fleet.host("b"), tmp_path / "watch"
     with Line(fleet.nats) as line:
-        c = fleet.host("c", line=line)
+        c = fleet.host("c", line=line, words=("-c", WATCHES_LATE, str(watch)))
         _only(fleet, "c")
         mags.cli("run", "-w", "both", "echo 1 > /root/f")
         mags.cli("sync", "both")
@@ -153,11 +168,13 @@ def test_a_host_that_is_cut_off_from_control_ends_what_was_given_to_another(flee
         fleet.host("b")
         line.cut()
         until(lambda: fleet.view("c", "load") is None, "it is not heard any more")
-        # What it writes to /jfs stays. (That the other's writes are refused at once: tests/integration/jfs.)
+        # What it writes to /jfs stays, though the other goes on writing there, as far as it can.
         took = "echo new > /jfs/f; cat /root/f >/dev/null; echo new > /root/f; sleep 7; cat /jfs/f"
         assert mags.out("run", "-w", "both", took) == "new\n"
         assert mags.json("status", "both")["host_id"] == "b"
         mags.cli("sync", "both")
+        assert c.vms()
+        watch.touch()
         until(lambda: not c.vms(), "the one that is cut off ends its VM by itself")
         line.mend()
         fleet.host("c")

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -64,8 +64,9 @@ def metadata() -> Iterator[str]:
 class HostProgram:
     """`python -m mags.host`, as on a machine of its own."""
 
-    def __init__(self, host_id: str, data: Path, environment: dict[str, str]) -> None:
-        self.host_id, self.data = host_id, data
+    def __init__(self, host_id: str, data: Path, environment: dict[str, str], words: Sequence[str]) -> None:
+        """words: Python's arguments."""
+        self.host_id, self.data, self._words = host_id, data, words
         self.runtime = data / "net"
         self.environment = {
             **environment,
@@ -90,7 +91,7 @@ class HostProgram:
         self._leaving = False
         with self.log.open("ab") as log:
             self._program = subprocess.Popen(
-                [sys.executable, "-m", "mags.host"],
+                [sys.executable, *self._words],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -193,14 +194,16 @@ class Fleet:
         host, _, port = json.loads((self.mags.data / "run" / "up.json").read_text())["nats"].rpartition(":")
         return host, int(port)
 
-    def host(self, host_id: str, *, line: Line | None = None) -> HostProgram:
-        """A host that has joined, started if it is new. line: how it reaches NATS."""
+    def host(
+        self, host_id: str, *, line: Line | None = None, words: Sequence[str] = ("-m", "mags.host")
+    ) -> HostProgram:
+        """A host that has joined, started if it is new. line: how it reaches NATS. words: Python's arguments."""
         if host_id not in self.hosts:
             password = json.loads((self.mags.data / "nats-users.json").read_text())["host"]
             address, port = self.nats if line is None else ("127.0.0.1", line.port)
             url = f"nats://host:{password}@{address}:{port}"
             environment = {**self.mags.environment, **self._storage, "MAGS_HOST_NATS_URL": url}
-            self.hosts[host_id] = HostProgram(host_id, self.mags.folder / host_id, environment)
+            self.hosts[host_id] = HostProgram(host_id, self.mags.folder / host_id, environment, words)
             self.hosts[host_id].start()
         until(lambda: self.view(host_id, "storage") == "ok", f"{host_id} has joined, with its storage")
         return self.hosts[host_id]
