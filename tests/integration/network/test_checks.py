@@ -13,7 +13,9 @@ from tests.kit.networks import World
 async def test_the_examination_finds_this_machine_fit_and_changes_nothing(world: World, tmp_path: Path) -> None:
     found = await examine(Subject(tmp_path / "data", ports={"127.0.0.1:0": "the API"}))
     assert [check for check in found if check.ok is False] == []
-    assert {"networks", "firewall", "QEMU", "KVM", "port 0", "users"} <= {check.name for check in found}
+    assert {"networks", "firewall", "QEMU", "KVM", "port 0", "users", "kernel modules"} <= {
+        check.name for check in found
+    }
     assert all(check.advice for check in found if check.ok is not True)
     assert not (tmp_path / "data").exists()
 

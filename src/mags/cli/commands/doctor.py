@@ -25,10 +25,17 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
     from mags.supervisor.lock import read_record
 
     settings, host = read_settings(arguments), HostSettings()
+    running = read_record(Layout(settings.data_dir)) is not None
     ports = {settings.api: "the API", settings.apps: "public URLs", settings.ssh: "SSH"}
-    if read_record(Layout(settings.data_dir)) is not None:
-        ports = {}  # ours
-    subject = Subject(settings.data_dir, subnet=host.subnet, ports=ports, memory_mb=host.pool_memory_mb)
+    subject = Subject(
+        settings.data_dir,
+        subnet=host.subnet,
+        ports={} if running else ports,
+        memory_mb=host.pool_memory_mb,
+        memory_reserve_mb=host.memory_reserve_mb,
+        disk_reserve_gb=host.disk_reserve_gb,
+        running=running,
+    )
     checks = asyncio.run(examine(subject))
     console = session.console
     if arguments.json:

@@ -18,7 +18,8 @@ def kvm(state: Path, device: Path = Path("/dev/kvm")) -> Check:
     verdict = recall(state)
     slow = "VMs run in software emulation (TCG), several times slower."
     if not device.exists():
-        return Check("KVM", None, f"no {device}", f"{slow} Enable virtualisation, or nested virtualisation of a VM.")
+        enable = "Enable virtualisation (of a VM: nested), then `modprobe kvm_intel` or `modprobe kvm_amd`."
+        return Check("KVM", None, f"no {device}", f"{slow} {enable}")
     if not os.access(device, os.R_OK | os.W_OK):
         return Check("KVM", None, f"{device} is not accessible", f"{slow} Run as root.")
     if verdict is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mags.host.checks.check import Check
+from mags.host.checks.modules import LOAD_NETWORKS
 from mags.host.network import NetworkError
 from mags.host.network.rehearsal import rehearse
 from mags.host.network.resolver import HostResolvers
@@ -19,7 +20,7 @@ async def trial() -> Check:
     try:
         await asyncio.to_thread(rehearse)
     except NetworkError as error:
-        return Check("networks", False, str(error), "Run as root, on a kernel with veth, tun and nf_tables.")
+        return Check("networks", False, str(error), f"Run as root; {LOAD_NETWORKS}.")
     except OSError as error:
         return Check("networks", False, f"{error}", "Run as root, on a kernel with network namespaces.")
     return Check("networks", True, "a VM's network can be made")

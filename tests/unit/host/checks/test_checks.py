@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from mags.host.checks import devices, machine, networks, programs
+from mags.host.checks import devices, machine, modules, networks, programs
 from mags.host.isolation import Cgroups
 
 GIB = 1 << 30
@@ -18,23 +19,60 @@ def meminfo(tmp_path: Path, available_mb: int) -> Path:
     return file
 
 
-@pytest.mark.parametrize(("available", "ok"), [(600, False), (1200, None), (8000, True)])
-def test_memory(tmp_path: Path, available: int, ok: bool | None) -> None:
-    found = machine.memory(512, meminfo(tmp_path, available))
+@pytest.mark.parametrize(
+    ("available", "running", "ok"),
+    [(1500, False, False), (1600, False, None), (2048, False, True), (1000, True, False), (1536, True, True)],
+)
+def test_memory(tmp_path: Path, available: int, running: bool, ok: bool | None) -> None:
+    found = machine.memory(512, 1024, running, meminfo(tmp_path, available))
     assert found.ok is ok and str(available) in found.detail
     assert bool(found.advice) == (ok is not True)
 
 
-@pytest.mark.parametrize(("free", "ok"), [(GIB, False), (10 * GIB, None), (100 * GIB, True)])
+@pytest.mark.parametrize(("free", "ok"), [(3 * GIB, False), (4 * GIB, None), (10 * GIB, True)])
 def test_disk_of_a_directory_that_is_not_there_yet(tmp_path: Path, free: int, ok: bool | None) -> None:
-    assert machine.disk(tmp_path / "not" / "yet", free).ok is ok
+    assert machine.disk(tmp_path / "not" / "yet", 2.0, free).ok is ok
 
 
 def test_rights_and_python() -> None:
     assert machine.root(0).ok and not machine.root(1000).ok
     assert machine.python((3, 11), "x86_64").ok
     assert machine.python((3, 10), "x86_64").ok is False
-    assert machine.python((3, 12), "riscv64").ok is False
+    assert machine.python((3, 12), "aarch64").ok is False, "images/wheel.py has no kernel for it"
+    assert machine.python((3, 14), "x86_64").ok is None
+
+
+def test_the_range_of_pythons_is_the_same_everywhere() -> None:
+    oldest, newest = (".".join(map(str, version)) for version in (machine.OLDEST_PYTHON, machine.NEWEST_PYTHON))
+    root = Path(__file__).parents[4]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={oldest}"
+    versions = [word.rpartition(" ")[2] for word in project["classifiers"] if "Python :: 3." in word]
+    assert (versions[0], versions[-1]) == (oldest, newest)
+    assert f"Python {oldest} to {newest}" in (root / "README.md").read_text()
+    tried = " ".join(f"python{version}" for version in reversed(versions))
+    assert f'"${{PYTHON:-}}" {tried} python3;' in (root / "dev").read_text()
+
+
+def test_modules_of_the_kernel(tmp_path: Path) -> None:
+    tree, loaded = tmp_path / "lib", tmp_path / "sys"
+    assert modules.modules("6.1", tree, loaded).ok, "in a container without them, what they do is tried"
+    (tree / "6.1").mkdir(parents=True)
+    for name in modules.WANTED[:3]:
+        (loaded / name).mkdir(parents=True)
+    index = tree / "6.1" / "modules.dep"
+    index.write_text("".join(f"kernel/net/{name.replace('_', '-')}.ko.xz: a/b.ko.xz\n" for name in modules.WANTED[4:]))
+    (tree / "6.1" / "modules.builtin").write_text(f"kernel/net/{modules.WANTED[3]}.ko\n")
+    found = modules.modules("6.1", tree, loaded)
+    assert found.ok and f"`modprobe -a {' '.join(modules.WANTED[4:])}`" in found.advice
+    for name in modules.WANTED[4:-1]:
+        (loaded / name).mkdir()
+    index.write_text("kernel/net/other.ko:\n")
+    found = modules.modules("6.1", tree, loaded)
+    assert found.ok is None and found.detail.endswith("lacks fuse") and "linux-modules-extra-6.1" in found.advice
+    (loaded / "fuse").mkdir()
+    found = modules.modules("6.1", tree, loaded)
+    assert found.ok and not found.advice
 
 
 def test_kvm_is_named_by_its_verdict(tmp_path: Path) -> None:
