@@ -41,9 +41,14 @@ class Appendix:
         await self._writer.write(stream, self._base[stream] + offset, data)
 
 
+def pause(last: float | None, lasted_s: float) -> float:
+    """Seconds until a command that has failed is run again. last: the pause before; lasted_s: how long it ran."""
+    return FIRST_PAUSE_S if last is None or lasted_s > LASTED_S else min(last * 2, LAST_PAUSE_S)
+
+
 async def run(machine: Machine, cell: Cell, left: ProcessInfo | None) -> None:
     """Until it has ended well, or the VM sleeps or ends. `left`: its process, if an earlier call has begun it."""
-    pause = FIRST_PAUSE_S
+    again: float | None = None
     writer = OutputWriter(machine.parts.journal, machine.record.home, after_end=True)
     await writer.recover()
     try:
@@ -59,11 +64,9 @@ async def run(machine: Machine, cell: Cell, left: ProcessInfo | None) -> None:
             await process.release()
             if machine.record.startup is None:
                 return
-            if time.monotonic() - began > LASTED_S:
-                pause = FIRST_PAUSE_S
-            await writer.say(f"The startup command ended with {exit.exit_code}; it is started again in {pause:g} s.")
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LAST_PAUSE_S)
+            again = pause(again, time.monotonic() - began)
+            await writer.say(f"The startup command ended with {exit.exit_code}; it is started again in {again:g} s.")
+            await asyncio.sleep(again)
     except ChannelClosed:
         return
 
