@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from mags.host.vmm.qemu import overlay, recovery, snapshot, start
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu import record as records
 from mags.host.vmm.qemu.accelerator import AUTOMATIC, TRIAL_TIMEOUT
+from mags.host.vmm.qemu.answers import Status
 from mags.host.vmm.qemu.builder import Builder, Rehearsal
 from mags.host.vmm.qemu.increment import Applied, apply_file
 from mags.host.vmm.qemu.machine import WORK_NODE, Disk, Hypervisor, Machine, Ram, RamUse, supported
@@ -160,26 +163,27 @@ class QemuVmm:
         drive = Disk(disk.base, directory / OVERLAY, durable=work_disk is not None)
         memory = directory / snapshot.MEMORY
         machine = replace(self._machine(spec, directory, directory / IMAGE, memory, drive), stopped=True)
-        memory.chmod(0o400)
-        record = records.load(directory)
-        records.forget(directory)
-        try:
-            process, qmp = await start.restored(
-                machine, directory, directory / snapshot.DEVICES, uid=uid, namespace=namespace, group=group,
-                ignore_shared=False,
-            )  # fmt: skip
-        except start.StateRefused as error:
-            raise SnapshotUnusable(f"QEMU can't go on from its memory image: {error}") from error
-        try:
-            key = record.template if record is not None else ""
-            made = Record(
-                spec, uid, process.pid, process.started, key, self.accelerator, self.version, base=str(disk.base)
-            )
-            records.save(directory, made)
-        except BaseException:
-            await process.kill()
-            await qmp.aclose()
-            raise
+        with _as_vmm_errors("The VM can't be woken now"):
+            memory.chmod(0o400)
+            record = records.load(directory)
+            records.forget(directory)
+            try:
+                process, qmp = await start.restored(
+                    machine, directory, directory / snapshot.DEVICES, uid=uid, namespace=namespace, group=group,
+                    ignore_shared=False,
+                )  # fmt: skip
+            except start.StateRefused as error:
+                raise SnapshotUnusable(f"QEMU can't go on from its memory image: {error}") from error
+            try:
+                key = record.template if record is not None else ""
+                made = Record(
+                    spec, uid, process.pid, process.started, key, self.accelerator, self.version, base=str(disk.base)
+                )
+                records.save(directory, made)
+            except BaseException:
+                await process.kill()
+                await qmp.aclose()
+                raise
         return QemuVm(
             spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator), dormant=True
         )
@@ -188,16 +192,20 @@ class QemuVmm:
         return apply_file(directory / OVERLAY, target, size, torn=True)
 
     async def adopt(self, directory: Path) -> QemuVm | None:
-        record = records.load(directory)
-        process = self._find(directory, record)
+        with _as_vmm_errors("Whether the VM lives can't be told now"):
+            record = records.load(directory)
+            process = self._find(directory, record)
         if process is None:
             return None
         try:
             qmp = await process.unless_dead(Qmp.connect(directory / processes.MONITOR))
-            status = (await process.unless_dead(qmp.execute("query-status")))["status"]
         except VmmError:
             await process.kill()
             return None
+        try:
+            status = (await process.unless_dead(qmp.ask("query-status", Status))).status
+        except VmmError:
+            status = "unknown"
         # A VM that is asleep on disk and also has a process was being put to sleep, or woken: the image is whole, and
         # nothing has run since.
         if record is None or status not in ("running", "paused", recovery.STATUS) or snapshot.is_asleep(directory):
@@ -254,6 +262,15 @@ class QemuVmm:
         """One that waits for a state."""
         ram = Ram(memory, RamUse.COPY)
         return Machine(self.hypervisor, self.accelerator, spec, str(directory), image, ram, disk, boot=None)
+
+
+@contextmanager
+def _as_vmm_errors(words: str) -> Iterator[None]:
+    """What the system refuses may be had later."""
+    try:
+        yield
+    except OSError as error:
+        raise VmmError(f"{words}: {error}") from error
 
 
 async def _link(file: Path, name: Path, *, copy: bool) -> Path:
