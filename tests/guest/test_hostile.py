@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mags.host.guest import Channel, ChannelClosed, Configure, Exec, GuestError
-from mags.protocol.guest import FrameType
+from mags.host.guest.wire import BATCH, Wire
+from mags.protocol.guest import Frame, FrameType
 from mags.protocol.guest.frames import encode_frame
 from tests.guest.kit import TIMEOUT
 
@@ -159,6 +160,117 @@ async def test_a_guest_that_hangs_up_at_once_is_closed(tmp_path: Path) -> None:
             await Channel.connect(path, timeout=TIMEOUT)
 
 
+async def test_a_guest_that_ends_while_we_connect_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lie(liar: Liar) -> None:
+        liar.writer.close()
+
+    async with guest(tmp_path, lie) as path:
+        loop = asyncio.get_running_loop()
+        connect = loop.create_unix_connection
+
+        async def slowly(make: Callable[[], Wire], path: str) -> object:
+            made = await connect(make, path)
+            while not made[0].is_closing():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            return made
+
+        monkeypatch.setattr(loop, "create_unix_connection", slowly)
+        with pytest.raises(ChannelClosed, match="ended"):
+            await Channel.connect(path, timeout=TIMEOUT)
+
+
+FLOODS = {
+    "credit": (FrameType.CREDIT, 1, (1 << 40).to_bytes(8, "little")),
+    "answers that nobody waits for": (FrameType.REPLY, 1, b""),
+    "output of a process that was released": (FrameType.OUTPUT, 2, output(0, b"x")),
+}
+
+
+@pytest.mark.parametrize("frame", FLOODS.values(), ids=FLOODS.keys())
+async def test_a_flood_of_tiny_frames_does_not_keep_others_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frame: tuple[int, int, bytes]
+) -> None:
+    """Each turn of the loop takes a few of them, though thousands have arrived."""
+    taken = 0
+    dispatch = Channel._dispatch
+
+    def count(channel: Channel, frame: Frame) -> None:
+        nonlocal taken
+        taken += 1
+        dispatch(channel, frame)
+
+    async def flood(liar: Liar) -> None:
+        await liar.hello()
+        ping = await liar.frame()
+        assert ping[0] == FrameType.PING
+        liar.send(FrameType.REPLY, ping[1], struct.pack("<QQ", 10**9, 0))
+        for _ in range(3):  # EXEC, EXEC, RELEASE
+            await liar.frame()
+        many = encode_frame(*frame) * 4096
+        while True:
+            liar.writer.write(many)
+            await liar.writer.drain()
+
+    monkeypatch.setattr(Channel, "_dispatch", count)
+    async with guest(tmp_path, flood) as path:
+        channel = await Channel.connect(path, timeout=TIMEOUT)
+        await channel.ping()
+        await channel.exec(Exec(argv=["x"]))
+        await (await channel.exec(Exec(argv=["y"]))).release()
+        most = before = taken
+        async with asyncio.timeout(TIMEOUT):
+            while taken < 50 * BATCH:
+                await asyncio.sleep(0)
+                most, before = max(most, taken - before), taken
+        assert not channel.closed.done() and most <= BATCH
+        await channel.aclose()
+
+
+async def test_the_last_words_of_a_flood_are_heard(tmp_path: Path) -> None:
+    many = 20 * BATCH + 7
+
+    async def flood(liar: Liar) -> None:
+        await liar.hello()
+        await liar.frame()
+        for offset in range(many):
+            liar.send(FrameType.OUTPUT, 1, output(offset, b"x"))
+        liar.send(FrameType.EXIT, 1, exit_(many))
+        await liar.writer.drain()
+        liar.writer.close()
+
+    async with guest(tmp_path, flood) as path:
+        channel = await Channel.connect(path, timeout=TIMEOUT)
+        process = await channel.exec(Exec(argv=["x"]))
+        async with asyncio.timeout(TIMEOUT):
+            assert (await process.wait()).code == 0
+            assert process.received.stdout == many
+            assert "ended" in await asyncio.shield(channel.closed)
+
+
+async def test_a_wish_that_is_too_long_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def honest(liar: Liar) -> None:
+        await liar.hello()
+        _, id, _ = await liar.frame()
+        liar.send(FrameType.REPLY, id, struct.pack("<QQ", 10**9, 0))
+        kind, id, _ = await liar.frame()
+        assert (kind, id) == (FrameType.EXEC, 1)
+        liar.send(FrameType.EXIT, 1, exit_(0))
+
+    long = Exec(argv=["x" * (1 << 20)] * 3)
+    async with guest(tmp_path, honest) as path:
+        channel = await Channel.connect(path, timeout=TIMEOUT)
+        with pytest.raises(ValueError, match="longer than"):
+            await channel.exec(long)
+        with pytest.raises(ValueError, match="longer than"):
+            await channel.configure_and_exec(Configure(clock_ns=1), long)
+        assert not channel.processes and not channel._requests._waiting
+        assert await channel.ping() == 1.0
+        process = await channel.exec(Exec(argv=["x"]))
+        assert (await process.wait()).code == 0
+        await channel.aclose()
+
+
 async def test_an_impossible_hello_is_refused(tmp_path: Path) -> None:
     async def lie(liar: Liar) -> None:
         await liar.hello(b"\x63\0\0\0\0")
@@ -240,7 +352,7 @@ async def test_an_answer_that_never_comes_is_a_timeout(tmp_path: Path) -> None:
 async def test_a_guest_that_does_not_read_cannot_fill_our_memory(tmp_path: Path) -> None:
     async with guest(tmp_path, Liar.hello) as path:
         channel = await Channel.connect(path, timeout=TIMEOUT)
-        channel._transport.set_write_buffer_limits(high=0)
+        channel._wire.transport.set_write_buffer_limits(high=0)
         with pytest.raises(ChannelClosed, match="does not read"):
             while True:
                 await channel.exec(Exec(script=b"x" * 1_000_000))

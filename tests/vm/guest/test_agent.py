@@ -193,7 +193,7 @@ async def test_hosts_that_die_in_full_flow_lose_nothing(vm: QemuVm) -> None:
             await channel.ping()
         elif len(got) % 3 == 0:
             # Die with half a frame under way, as a killed process does.
-            channel._transport.write(b"MG\x04\0\x01\0\0\0\0\x10\0\0")
+            channel._wire.transport.write(b"MG\x04\0\x01\0\0\0\0\x10\0\0")
         await channel.aclose()
         if ended is not None:
             break

@@ -43,7 +43,7 @@ async def attached(vm: QemuVm) -> Channel:
 
 async def stuck(channel: Channel) -> None:
     """Read no more, until QEMU can write no more and holds back what the guest writes."""
-    channel._transport.pause_reading()
+    channel._wire.transport.pause_reading()
     waiting, before = unread(channel), -1
     while waiting < 1 << 16 or waiting != before:
         await asyncio.sleep(0.1)
@@ -52,7 +52,7 @@ async def stuck(channel: Channel) -> None:
 
 def unread(channel: Channel) -> int:
     """Bytes in the socket."""
-    buffer = fcntl.ioctl(channel._transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+    buffer = fcntl.ioctl(channel._wire.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
     return int(struct.unpack("i", buffer)[0])
 
 

@@ -21,10 +21,10 @@ from mags.host.guest import files
 from mags.host.guest.errors import ChannelClosed, GuestError
 from mags.host.guest.files import FileReader
 from mags.host.guest.process import Process
+from mags.host.guest.requests import Requests
 from mags.host.guest.wire import Wire
 from mags.protocol.guest import (
     Configure,
-    Decoder,
     Entry,
     Exec,
     Frame,
@@ -68,15 +68,12 @@ class Channel:
 
     hello: Hello
 
-    def __init__(self, wire: Wire, transport: asyncio.Transport) -> None:
+    def __init__(self) -> None:
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.processes: dict[int, Process] = {}
-        self._wire = wire
-        self._transport = transport
-        self._decoder = Decoder(0)
-        self._greeting: asyncio.Future[Hello] | None = asyncio.get_running_loop().create_future()
-        self._requests: dict[int, asyncio.Future[Frame]] = {}
-        self._last_request = 0
+        self._wire = Wire(self._dispatch, self._end)
+        self._greeting: asyncio.Future[Hello] = asyncio.get_running_loop().create_future()
+        self._requests = Requests()
         self._last_process = 0
 
     @classmethod
@@ -111,24 +108,20 @@ class Channel:
 
     @classmethod
     async def _open(cls, path: Path, deadline: float) -> Channel:
-        loop = asyncio.get_running_loop()
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             while True:
+                channel = cls()
                 try:
-                    transport, wire = await loop.create_unix_connection(Wire, str(path))
-                    break
+                    await channel._wire.connect(path)
+                    return channel
                 except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
                     await asyncio.sleep(0.005)
-        channel = cls(wire, transport)
-        wire.channel = channel
-        return channel
 
     async def _greet(self, wait: float, *, thorough: bool) -> bool:
         """Whether the guest has answered within `wait` seconds. Raises ChannelClosed."""
-        assert self._greeting is not None
         nonce = secrets.randbits(64)
-        self._decoder.expect(nonce)
-        self._transport.write(encode_reset(nonce, thorough=thorough))
+        self._wire.expect(nonce)
+        self._write(encode_reset(nonce, thorough=thorough))
         done, _ = await asyncio.wait(
             (self._greeting, self.closed), timeout=max(0.0, wait), return_when=asyncio.FIRST_COMPLETED
         )
@@ -139,15 +132,6 @@ class Channel:
         return self._greeting.done()
 
     # Frames in
-
-    def _receive(self, data: bytes) -> None:
-        if self.closed.done():
-            return
-        try:
-            for frame in self._decoder.feed(data):
-                self._dispatch(frame)
-        except ProtocolError as error:
-            self._end(f"the guest broke the protocol: {error}")
 
     def _dispatch(self, frame: Frame) -> None:
         kind = frame.type
@@ -163,14 +147,9 @@ class Channel:
             if process := self._process(frame.id):
                 process._take_credit(int.from_bytes(frame.payload, "little"))
         elif kind in (FrameType.REPLY, FrameType.ERROR, FrameType.CONFIGURED):
-            request = self._requests.pop(frame.id, None)
-            if request is None:
-                if not 0 < frame.id <= self._last_request:
-                    raise ProtocolError("an answer to nothing")
-            elif not request.done():
-                request.set_result(frame)
+            self._requests.take(frame)
         elif kind == FrameType.HELLO:
-            if self._greeting is None or self._greeting.done():
+            if self._greeting.done():
                 raise ProtocolError("a second HELLO")
             self._greeting.set_result(Hello.decode(frame.payload))
         elif kind == FrameType.GOODBYE:
@@ -193,33 +172,26 @@ class Channel:
     def _write(self, data: bytes) -> None:
         if self.closed.done():
             raise ChannelClosed(self.closed.result())
-        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+        if self._wire.unsent > MAX_UNSENT:
             self._end("the guest does not read its channel")
             raise ChannelClosed(self.closed.result())
-        self._transport.write(data)
+        self._wire.write(data)
 
     async def _drain(self) -> None:
-        await self._wire.writable.wait()
+        await self._wire.drain()
 
     def _end(self, reason: str) -> None:
         if not self.closed.done():
             self.closed.set_result(reason)
-            for request in self._requests.values():
-                if not request.done():
-                    request.set_exception(ChannelClosed(reason))
-                    request.exception()  # perhaps nobody waits any more: that is no error
-            self._requests.clear()
+            self._requests.fail(reason)
             for process in self.processes.values():
                 process._lose(reason)
-            self._transport.abort()
+            self._wire.close()
 
     def _request(self) -> tuple[int, asyncio.Future[Frame]]:
         if self.closed.done():
             raise ChannelClosed(self.closed.result())
-        self._last_request += 1
-        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self._requests[self._last_request] = future
-        return self._last_request, future
+        return self._requests.begin()
 
     async def _answer(self, future: asyncio.Future[Frame], expected: FrameType, timeout: float) -> bytes:
         async with asyncio.timeout(timeout):
@@ -248,7 +220,7 @@ class Channel:
             self._send(kind, id, payload)
             return await self._answer(future, FrameType.REPLY, timeout)
         finally:
-            self._requests.pop(id, None)
+            self._requests.forget(id)
 
     # Wishes
 
@@ -259,7 +231,7 @@ class Channel:
             self._write(encode_message(FrameType.CONFIGURE, id, wish.encode()))
             return await self._confirm(wish, future, timeout)
         finally:
-            self._requests.pop(id, None)
+            self._requests.forget(id)
 
     async def _confirm(self, wish: Configure, future: asyncio.Future[Frame], timeout: float) -> Configured:
         payload = await self._answer(future, FrameType.CONFIGURED, timeout)
@@ -273,15 +245,18 @@ class Channel:
         return Configured(confirmed)
 
     def _start(self, wish: Exec) -> tuple[Process, bytes]:
-        payload = wish.encode()
-        self._last_process += 1
-        process = Process(self, self._last_process, wish.window)
+        process = Process(self, self._last_process + 1, wish.window)
+        data = encode_message(FrameType.EXEC, process.id, wish.encode())
         process._start_stdin(0, STDIN_WINDOW)
+        self._last_process = process.id
         self.processes[process.id] = process
-        return process, encode_message(FrameType.EXEC, process.id, payload)
+        return process, data
 
     async def exec(self, wish: Exec) -> Process:
-        """Start a process; returns when the frame is written. If it cannot start, its exit says why."""
+        """Start a process; returns when the frame is written. If it cannot start, its exit says why.
+
+        ValueError if the wish is larger than a message may be (2 MiB).
+        """
         process, data = self._start(wish)
         try:
             self._write(data)
@@ -295,16 +270,17 @@ class Channel:
     ) -> tuple[Configured, Process]:
         """Both in one round trip. If the configuration fails, the agent does not start the process."""
         id, future = self._request()
-        head = encode_message(FrameType.CONFIGURE, id, configure.encode())
-        process, tail = self._start(wish)
         try:
-            self._write(head + tail)
-            return await self._confirm(configure, future, timeout), process
-        except BaseException:
-            self._release(process.id)
-            raise
+            head = encode_message(FrameType.CONFIGURE, id, configure.encode())
+            process, tail = self._start(wish)
+            try:
+                self._write(head + tail)
+                return await self._confirm(configure, future, timeout), process
+            except BaseException:
+                self._release(process.id)
+                raise
         finally:
-            self._requests.pop(id, None)
+            self._requests.forget(id)
 
     def attach(self, process_id: int, offsets: Offsets) -> Process:
         """Go on with a process of an earlier host program, from these offsets on.

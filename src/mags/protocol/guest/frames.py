@@ -20,6 +20,7 @@ Everything that comes from a guest is hostile, so every size here has a bound. S
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from enum import IntEnum
 from typing import NamedTuple
@@ -124,7 +125,8 @@ class Decoder:
         self._nonce = _NONCE.pack(nonce)
         self._synced = False
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes, limit: int = sys.maxsize) -> list[Frame]:
+        """The frames that are whole now, at most `limit`: with so many there may be more, for the next call."""
         frames: list[Frame] = []
         buffer = self._buffer
         buffer += data
@@ -132,16 +134,16 @@ class Decoder:
         if not self._synced:
             at = self._hunt(buffer)
         if self._synced:
-            at = self._cut(buffer, at, frames)
+            at = self._cut(buffer, at, frames, limit)
         if at:
             del buffer[:at]
         return frames
 
     @staticmethod
-    def _cut(buffer: bytearray, at: int, frames: list[Frame]) -> int:
+    def _cut(buffer: bytearray, at: int, frames: list[Frame], limit: int) -> int:
         end = len(buffer)
         with memoryview(buffer) as view:
-            while end - at >= 16:
+            while end - at >= 16 and len(frames) < limit:
                 magic, kind, flags, id, length, checksum = HEADER.unpack_from(view, at)
                 if magic != MAGIC:
                     raise ProtocolError("bad magic: the stream is out of step")
