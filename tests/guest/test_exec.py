@@ -142,10 +142,12 @@ async def test_each_process_leads_a_session_of_its_own(channel: Channel) -> None
 
 
 async def test_limits_are_set(channel: Channel) -> None:
+    """(Not of core dumps: once this process has opened a hypervisor, no child of it may have any.)"""
     wish = Exec(
-        script=b"ulimit -n; ulimit -c", limits={resource.RLIMIT_NOFILE: (77, 88), resource.RLIMIT_CORE: (0, -1)}
+        script=b"ulimit -n; ulimit -Hn; ulimit -t; ulimit -Ht",
+        limits={resource.RLIMIT_NOFILE: (77, 88), resource.RLIMIT_CPU: (1000, -1)},
     )
-    assert (await run(channel, wish)).stdout == b"77\n0\n"
+    assert (await run(channel, wish)).stdout == b"77\n88\n1000\nunlimited\n"
 
 
 async def test_a_killed_process_says_by_which_signal(channel: Channel) -> None:
