@@ -1,11 +1,13 @@
-"""The agent's fuzzers, run beside the other tests: with what the machine has left of its processors."""
+"""The fuzzers of both ends, run beside the other tests: with what the machine has left of its processors."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,9 +20,12 @@ from mags.protocol.guest.frames import END_OF_INPUT, MORE, encode_frame
 from tests.guest import kit
 from tests.unit.protocol.guest.vectors import WISHES, lines, unhex
 
+ROOT = kit.GUEST.parent
 SECONDS = int(os.environ.get("MAGS_FUZZ_SECONDS", "60"))
 BUILD_S = 240
 """Beyond that: building them, and their last input."""
+EXECUTIONS = 5 * SECONDS
+"""At least; on an idle processor even the slowest does a hundred times as many."""
 MAX_SIZE = 64 * 1024
 STATUS = "status"
 """The file in which a fuzzer's exit status is, once it has ended."""
@@ -34,7 +39,7 @@ def place(config: pytest.Config) -> Path:
     return (within.parent if hasattr(config, "workerinput") else within) / "fuzzing"
 
 
-def begin(harness: str, seeds: Mapping[str, bytes], folder: Path) -> None:
+def begin(harness: str, folder: Path) -> None:
     """From its build to its end, in the background; once, though several workers may begin it."""
     here = folder / harness
     try:
@@ -42,6 +47,31 @@ def begin(harness: str, seeds: Mapping[str, bytes], folder: Path) -> None:
     except FileExistsError:
         return
     (here / "artefacts").mkdir()
+    seeds = SEEDS.get(harness)
+    command = _decoder() if seeds is None else _native(harness, seeds(), here)
+    # At the lowest priority, so that no other test waits for it.
+    script = f"""nice -n 19 "$@"
+        echo $? > {STATUS}.new && mv {STATUS}.new {STATUS}"""
+    with (here / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", script, "sh", *command],
+            cwd=here,
+            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    (here / "pid").write_text(str(process.pid))
+    _begun.append(process)
+
+
+def _decoder() -> list[str]:
+    return [sys.executable, "-m", "tests.guest.fuzz_decoder", str(SECONDS)]
+
+
+def _native(harness: str, seeds: Mapping[str, bytes], here: Path) -> list[str]:
+    """A command that makes it first, so that nobody waits for it."""
     corpus = here / "corpus"
     corpus.mkdir()
     for name, seed in seeds.items():
@@ -53,17 +83,10 @@ def begin(harness: str, seeds: Mapping[str, bytes], folder: Path) -> None:
         "-rss_limit_mb=1024",
         "-timeout=60",
         "-verbosity=0",
+        "-print_final_stats=1",
     ]
-    # Made here too, so that nobody waits for it; at the lowest priority, so that no other test does.
-    script = f"""flock "$0" make -s -C "$0" "build/$1" && harness=$0/build/$1 && shift && nice -n 19 "$harness" "$@"
-        echo $? > {STATUS}.new && mv {STATUS}.new {STATUS}"""
-    words = ["sh", "-c", script, str(kit.GUEST), harness, *options, str(corpus), *map(str, FOUND.glob(harness))]
-    with (here / "log").open("wb") as log:
-        process = subprocess.Popen(
-            words, cwd=here, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    (here / "pid").write_text(str(process.pid))
-    _begun.append(process)
+    script = 'flock "$0" make -s -C "$0" "build/$1" && harness=$0/build/$1 && shift && exec "$harness" "$@"'
+    return ["sh", "-c", script, str(kit.GUEST), harness, *options, str(corpus), *map(str, FOUND.glob(harness))]
 
 
 _begun: list[subprocess.Popen[bytes]] = []
@@ -83,6 +106,12 @@ def wait(harness: str, folder: Path) -> tuple[int, str]:
         shutil.copyfile(artefact, kept)
         said += f"\nThe input that broke it is kept: {kept}"
     return int((here / STATUS).read_text()), said
+
+
+def executions(said: str) -> int:
+    """How many inputs it has tried."""
+    found = re.search(r"stat::number_of_executed_units: +(\d+)", said)
+    return int(found[1]) if found else 0
 
 
 def end(folder: Path) -> None:
@@ -122,4 +151,6 @@ def parsers() -> dict[str, bytes]:
     return streams | {"largest": b"\0\xff" + encode_frame(FrameType.STDIN, 1, bytes(65536))}
 
 
-HARNESSES = {"fuzz-parser": parsers, "fuzz-session": sessions}
+SEEDS = {"fuzz-parser": parsers, "fuzz-session": sessions}
+"""Of the harnesses in C: what they begin with."""
+HARNESSES = [*SEEDS, "fuzz-decoder"]

@@ -1,7 +1,8 @@
-"""The agent's parser and its sessions, fuzzed. They begin with the first test of this folder and are asked for last.
+"""The agent's parser and its sessions, and the host's decoders, fuzzed. They begin with the first test of this folder
+and are asked for last.
 
-MAGS_FUZZ_SECONDS is how long each runs (60). An input that breaks something is kept in guest/fuzz/found, and tried by
-every later session.
+MAGS_FUZZ_SECONDS is how long each runs (60). An input that breaks the agent is kept in guest/fuzz/found, and tried by
+every later session; what breaks the decoders has a seed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.fuzzing import BUILD_S, HARNESSES, SECONDS, wait
+from tests.guest.fuzzing import BUILD_S, EXECUTIONS, HARNESSES, SECONDS, executions, wait
 
 
 @pytest.mark.timeout(SECONDS + BUILD_S + 60)
@@ -18,3 +19,4 @@ from tests.guest.fuzzing import BUILD_S, HARNESSES, SECONDS, wait
 def test_fuzzing_finds_nothing(fuzzers: Path, harness: str) -> None:
     status, said = wait(harness, fuzzers)
     assert status == 0, said[-4000:]
+    assert executions(said) >= EXECUTIONS, said[-4000:]
