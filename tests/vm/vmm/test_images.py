@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import http.server
 import shutil
@@ -13,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from mags.host.images import ImageInvalid, ImageStore, agent_path, firmware, wheel
-from mags.host.images.build import build_alpine, import_image
+from mags.host.images.build import build_alpine, build_debian, import_image
 from mags.host.vmm.spec import VmSpec
 from mags.kit.process import run
 from tests.kit import vms
-from tests.kit.mirror import PACKAGE, make_repository
+from tests.kit.mirror import PACKAGE, WHEEL, make_repository, make_wheel
 from tests.unit.host.images.archives import directory, member, symlink, tar
 from tests.unit.host.images.test_layout import Layout
 
@@ -72,7 +73,7 @@ async def test_alpine_gets_the_packages_that_a_mirror_has(
         store, packages=[PACKAGE, "nosuch", "busybox"], repositories=[site[1]], keys=keys, progress=said.append
     )
     assert (image.packages, image.missing) == ((PACKAGE, "busybox"), ("nosuch",))
-    assert any("lacks nosuch" in line for line in said)
+    assert any("mirror does not have all: the image lacks nosuch." in line for line in said)
     rootfs = store.path(image)
     assert await file_in(rootfs, f"/usr/bin/{PACKAGE}") == b"#!/bin/sh\necho from the package\n"
     assert await file_in(rootfs, "/etc/resolv.conf") == b""
@@ -86,8 +87,38 @@ async def test_an_unsigned_mirror_is_not_used(store: ImageStore, site: tuple[Pat
 
 
 async def test_alpine_is_built_where_no_mirror_answers(store: ImageStore) -> None:
-    image = await build_alpine(store, packages=["python3", "curl"], repositories=["http://127.0.0.1:9/nothing"])
+    said: list[str] = []
+    image = await build_alpine(
+        store, packages=["python3", "curl"], repositories=["http://127.0.0.1:9/nothing"], progress=said.append
+    )
     assert (image.packages, image.missing) == (("curl",), ("python3",))
+    (note,) = [line for line in said if "lacks" in line]
+    assert "No package mirror answered: the image lacks python3." in note and "mags image build debian" in note
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_debian_has_its_tools_and_pip_installs(store: ImageStore, tmp_path: Path) -> None:
+    """From Debian's mirror, as a user builds it."""
+    image = await build_debian(store)
+    assert (store.find("debian"), image.missing) == (image, ())
+    make_wheel(tmp_path)
+    wheel = base64.b64encode((tmp_path / WHEEL).read_bytes()).decode()
+    install = f"cd /tmp && echo {wheel} | base64 -d >{WHEEL} && pip install -q --no-index ./{WHEEL} 2>&1"
+    vmm = await vms.open_vmm(store, tmp_path / "state")
+    spec = VmSpec("debian", vcpus=1, memory_mb=512, disk_gb=2)
+    async with vms.cloned(vmm, tmp_path, spec=spec) as vm, vms.running(vm) as world:
+        for script, wanted in (
+            ("python3 -c 'print(6 * 7)'", "42"),
+            ("node -e 'console.log(6 * 7)'", "42"),
+            ("npm --version", ""),
+            ("git init -q /tmp/r && git -C /tmp/r status --short --branch", "## No commits yet on master"),
+            ("curl --version | head -c 5; wget --version | head -c 9", "curl GNU Wget"),
+            (install, ""),
+            (PACKAGE, "from the wheel"),
+        ):
+            ended, output = await world.run(script)
+            assert ended.code == 0 and wanted in output, f"{script}: {ended}, {output}"
 
 
 async def test_a_wheel_with_another_hash_is_refused_and_removed(store: ImageStore) -> None:

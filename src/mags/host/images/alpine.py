@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mags.kit.process import CommandError, run
 
@@ -14,10 +15,18 @@ ADD_TIMEOUT = 900.0
 RESOLVER = Path("/etc/resolv.conf")
 
 
+class Added(NamedTuple):
+    """The packages that are there afterwards, those that are missing, and whether a mirror answered at all."""
+
+    packages: list[str]
+    missing: list[str]
+    answered: bool
+
+
 async def add_packages(
     tree: Path, packages: Sequence[str], repositories: Sequence[str] = (), keys: Path | None = None
-) -> tuple[list[str], list[str]]:
-    """Add what can be added. Returns the packages that are there afterwards, and those that are missing."""
+) -> Added:
+    """Add what can be added."""
     own_resolver = tree / "etc/resolv.conf"
     own_resolver.unlink(missing_ok=True)
     if RESOLVER.exists():
@@ -30,19 +39,19 @@ async def add_packages(
     try:
         await _apk(tree, "update", timeout=UPDATE_TIMEOUT)
     except CommandError:
-        answers = False
+        answered = False
     else:
-        answers = True
+        answered = True
     added, missing = [], []
     for package in packages:
-        if await _has(tree, package) or (answers and await _add(tree, package)):
+        if await _has(tree, package) or (answered and await _add(tree, package)):
             added.append(package)
         else:
             missing.append(package)
     own_resolver.unlink(missing_ok=True)
     shutil.rmtree(tree / "var/cache/apk", ignore_errors=True)
     (tree / "var/cache/apk").mkdir(parents=True)
-    return added, missing
+    return Added(added, missing, answered)
 
 
 async def _has(tree: Path, package: str) -> bool:

@@ -16,6 +16,9 @@ COMMON_PACKAGES = ("python3", "nodejs", "npm", "git", "curl", "wget", "ca-certif
 ALPINE_PACKAGES = (*COMMON_PACKAGES, "py3-pip")
 DEBIAN_PACKAGES = (*COMMON_PACKAGES, "python3-pip", "iproute2", "procps")
 DEBIAN_SUITE = "bookworm"
+INSTEAD = "For python3, node and git: `mags image build debian`, then `mags run --image debian`"
+PIP_SETTINGS = "[global]\nbreak-system-packages = true\nroot-user-action = ignore\n"
+"""A VM is nobody's desktop: `pip install` puts packages where its python3 finds them (else it refuses, PEP 668)."""
 
 
 def silent(_: str) -> None:
@@ -39,9 +42,11 @@ async def build_alpine(
         progress("Fetching Alpine")
         tree = await firmware.root_tree(store.cache, scratch)
         progress(f"Adding {', '.join(packages)}")
-        added, missing = await alpine.add_packages(tree, packages, repositories, keys)
+        added, missing, answered = await alpine.add_packages(tree, packages, repositories, keys)
         if missing:
-            progress(f"No package mirror answered: the image lacks {', '.join(missing)}")
+            why = "The package mirror does not have all" if answered else "No package mirror answered"
+            progress(f"{why}: the image lacks {', '.join(missing)}. {INSTEAD}")
+        _let_pip_install(tree)
         return await _finish(store, name, tree, "alpine", progress, added, missing)
 
 
@@ -69,6 +74,7 @@ async def build_debian(
         progress("Unpacking")
         await layout.unpack(archive, tree)
         archive.unlink()
+        _let_pip_install(tree)
         return await _finish(store, name, tree, f"debian {suite}", progress, packages)
 
 
@@ -87,6 +93,10 @@ async def import_image(store: ImageStore, name: str, source: Path, *, progress: 
         else:
             raise ImageInvalid(f"{source} is neither an archive nor a directory.")
         return await _finish(store, name, tree, f"imported from {source.name}", progress)
+
+
+def _let_pip_install(tree: Path) -> None:
+    (tree / "etc/pip.conf").write_text(PIP_SETTINGS)
 
 
 async def _finish(
