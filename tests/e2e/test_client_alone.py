@@ -14,19 +14,8 @@ from mags.cli.table_of_commands import COMMANDS
 from tests.kit.installation import Installation
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {
-    "mags",
-    "httpx",
-    "httpcore",
-    "h11",
-    "anyio",
-    "sniffio",
-    "idna",
-    "certifi",
-    "typing-extensions",
-    "websockets",
-}
-"""Mags, its two dependencies and theirs."""
+PACKAGES = {"mags", "httpx", "websockets"}
+THEIRS = {"httpcore", "h11", "anyio", "sniffio", "idna", "certifi", "typing-extensions"}
 LOCAL = {"up", "down", "doctor", "image"}
 """Commands of the machine that a server runs on."""
 
