@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import browser
 from tests.kit.installation import Installation
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
@@ -59,7 +60,7 @@ def test_a_browser_shows_it(site: str, tmp_path: Path) -> None:
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
     done = subprocess.run(
-        ["chromium", *flags, "--virtual-time-budget=20000", "--dump-dom", site],
+        [browser.program(), *flags, "--virtual-time-budget=20000", "--dump-dom", site],
         capture_output=True,
         text=True,
         timeout=120,
