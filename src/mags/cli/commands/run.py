@@ -2,7 +2,7 @@
 
 mags run 'echo Hello World'
 mags run -w project @build.sh
-mags run -p --url --port 8080 'python3 -m http.server 8080'
+mags run -p --url --port 8080 --image debian 'python3 -m http.server 8080'
 """
 
 from __future__ import annotations
