@@ -12,13 +12,15 @@ import asyncio
 import logging
 from pathlib import Path
 
-from mags.host.storage import juicefs, layout, metadata
+import msgspec
+
+from mags.host.storage import juicefs, layout, metadata, stores
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.errors import StorageError, StorageRefused, StorageUnavailable
 from mags.host.storage.mount import Mount
-from mags.host.storage.s3 import S3, Bucket
 from mags.host.storage.threads import Threads
 from mags.host.storage.workspaces import Workspaces
+from mags.kit.files import write_atomic
 from mags.kit.jumps import MINUTE, Jumps
 from mags.protocol.ids import new_id
 
@@ -29,6 +31,14 @@ HEALTH_INTERVAL, PROBE_TIMEOUT = 5.0, 10.0
 BEAT_INTERVAL = 60.0
 
 
+class Known(msgspec.Struct):
+    """The volume that this host has had."""
+
+    uuid: str
+    storage: str
+    bucket: str
+
+
 class Engine:
     """Made by `open`; `close` it. `status` is for presence, `workspaces` for machines."""
 
@@ -37,9 +47,10 @@ class Engine:
         self.volume = juicefs.Volume(settings, directory)
         self.mount = Mount(self.volume, directory / "mnt")
         self._formatted = directory / "formatted"
-        """Is there once the volume was: a host that has had one must not make another."""
+        """Is there once the volume was: a host that has had one must not make another. Names it (`Known`)."""
         self._threads = Threads(THREADS, "volume")
-        self._s3: S3 | None = None
+        self._store = stores.open_store(self.volume, self._threads)
+        self._uuid = ""
         self._trouble = ""
         self._tasks: list[asyncio.Task[None]] = []
         self.workspaces = Workspaces(
@@ -71,23 +82,21 @@ class Engine:
         return self.mount.trouble or self._trouble or "ok"
 
     async def _start(self) -> None:
-        settings = self.settings
-        if settings.kind == "s3":
-            self._s3 = S3(
-                Bucket(
-                    settings.endpoint,
-                    settings.bucket,
-                    settings.access_key,
-                    settings.secret_key.get_secret_value(),
-                    settings.region,
-                )
-            )
-            await self._probe_key()
         if self._formatted.exists():
             metadata.require_file(self.volume.meta)
         await metadata.reach(self.volume.meta)
-        await juicefs.format_volume(self.volume)
-        self._formatted.touch()
+        found = await juicefs.look(self.volume)
+        self._require_known(found)
+        if found is None:
+            found = await self._make()
+        else:
+            juicefs.require_same(self.volume, found)
+            await self._store.probe()
+        await stores.require_own(self._store, self.volume, found.uuid)
+        await juicefs.settle(self.volume, found)
+        self._uuid = found.uuid
+        known = Known(found.uuid, self.volume.storage, self.volume.bucket)
+        write_atomic(self._formatted, msgspec.json.encode(known))
         await self.mount.start()
         self._tasks = [
             asyncio.create_task(self._watch(), name="storage-health"),
@@ -95,16 +104,39 @@ class Engine:
             asyncio.create_task(self._collect_regularly(), name="storage-collect"),
         ]
 
-    async def _probe_key(self) -> None:
-        """Put, get and delete an object, as a sync will; a wrong key is an error now and not at the first sync."""
-        assert self._s3 is not None
-        if not await self._s3.exists():
-            await self._s3.create()
-        name = f"{self.settings.volume}-probe/{new_id()}"
-        await self._s3.put(name, b"mags")
-        if await self._s3.get(name) != b"mags":
-            raise StorageRefused(f"The object store at {self.settings.endpoint} does not return what it was given.")
-        await self._s3.delete(name)
+    async def _make(self) -> juicefs.Format:
+        """Make the volume; another host may do so at the same time."""
+        await self._store.make()
+        await self._store.probe()
+        try:
+            await juicefs.format_volume(self.volume)
+        except StorageUnavailable:
+            if (found := await juicefs.look(self.volume)) is None:
+                raise
+        else:
+            found = await juicefs.look(self.volume)
+            assert found is not None
+        juicefs.require_same(self.volume, found)
+        # Both leave their name in the store, and one of them its volume in the metadata.
+        await self._store.sign(found.uuid)
+        return found
+
+    def _require_known(self, found: juicefs.Format | None) -> None:
+        """An error if this host has had another volume: its workspaces would be gone without a word."""
+        try:
+            known = msgspec.json.decode(self._formatted.read_bytes(), type=Known)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return
+        where = self.volume.meta.partition("?")[0]
+        had = f"This host's workspaces are in the volume in {known.bucket}, but the metadata at {where}"
+        done = (
+            "Nothing was changed. Put MAGS_HOST_STORAGE_META_URL, or the metadata, back; if the workspaces are not "
+            f"needed here any more, remove {self._formatted}."
+        )
+        if found is None:
+            raise StorageUnavailable(f"{had} knows no volume. {done}")
+        if found.uuid != known.uuid:
+            raise StorageRefused(f"{had} is of the volume in {found.bucket}. {done}")
 
     async def close(self, *, unmount: bool) -> None:
         """Stop. `unmount=False` leaves the mount to VMs that go on reading it, and to our next start."""
@@ -113,8 +145,7 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         await (self.mount.stop() if unmount else self.mount.leave())
-        if self._s3 is not None:
-            await self._s3.aclose()
+        await self._store.aclose()
         self._threads.close()
 
     async def collect(self) -> None:
@@ -126,8 +157,7 @@ class Engine:
         """Ask every part whether it works, now: empty, or what is wrong."""
         try:
             metadata.require_file(self.volume.meta)
-            if self._s3 is not None:
-                await self._s3.get(f"{self.settings.volume}/juicefs_uuid")
+            await stores.require_own(self._store, self.volume, self._uuid)
             try:
                 # A name that no cache can know: the answer comes from the metadata engine.
                 probe = self.mount.point / f".probe-{new_id()}"

@@ -51,8 +51,11 @@ class Mount:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Mount, or take over a living mount. StorageUnavailable with juicefs's last words if it does not come."""
-        if not await self._works():
+        """Mount, or take over a living mount. StorageUnavailable with juicefs's last words if it does not come.
+
+        A living one that has other keys than the settings is made anew: VMs stand still for a moment.
+        """
+        if not (await self._works() and self._has_our_keys()):
             await self._mount()
         self._watcher = asyncio.create_task(self._watch(), name="juicefs-mount")
 
@@ -152,6 +155,17 @@ class Mount:
                 _signal(pids, signal.SIGKILL)
             await asyncio.sleep(0.05)
         self._record.unlink(missing_ok=True)
+
+    def _has_our_keys(self) -> bool:
+        """Whether the living processes were started with the keys and passwords of our settings."""
+        for pid in self._processes():
+            try:
+                words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(f"{name}={value}".encode() not in words for name, value in self.volume.secrets().items()):
+                return False
+        return True
 
     def _is_listed(self) -> bool:
         """Whether the kernel has a mount here; works when the mount itself is dead."""

@@ -56,6 +56,14 @@ class S3:
     async def get(self, key: str) -> bytes:
         return await self._ask("GET", key)
 
+    async def find(self, key: str) -> bytes | None:
+        """None if there is no such object, or no bucket."""
+        status, body = await self._send("GET", key, b"", {})
+        if status == 404:
+            return None
+        self._check("GET", key, status, body)
+        return body
+
     async def delete(self, key: str) -> None:
         await self._ask("DELETE", key)
 

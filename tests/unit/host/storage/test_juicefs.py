@@ -24,7 +24,7 @@ def test_passwords_are_never_arguments() -> None:
     assert "postgres://user@db:5432/meta?sslmode=disable" in words
     assert "p%40ss" not in words and "p@ss" not in words and "hush" not in words
     environment = made.environment()
-    assert environment["META_PASSWORD"] == "p@ss" and environment["SECRET_KEY"] == "hush"
+    assert environment["META_PASSWORD"] == "p@ss" and environment["AWS_SECRET_ACCESS_KEY"] == "hush"
     assert "hush" not in repr(made.settings)
 
 
