@@ -23,7 +23,7 @@ from mags import __version__
 from mags.kit.addresses import split_address
 from mags.kit.children import ChildFailed
 from mags.kit.files import write_atomic
-from mags.supervisor import broker, clearing, client_config, ports, programs, status, vms
+from mags.supervisor import broker, clearing, client_config, ports, programs, status, storage, vms
 from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
@@ -61,7 +61,7 @@ class Supervisor:
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
-        """Everything up and ready. Trouble, PortTaken, AlreadyUp, ChildFailed when it is not; then nothing is left."""
+        """Everything up and ready. When it is not: one of `foreground.FAILURES`, and nothing is left."""
         self._check_user()
         self.layout.make()
         try:
@@ -69,13 +69,14 @@ class Supervisor:
             self._stack.callback(lock.release)
             if await clearing.end_programs(self.layout):
                 self._note("ended what a killed `mags up` had left")
+            self._choose_storage()
             listener = self._take_ports()
             nats, users = await self._start_broker()
             self._hosts = PresenceWatch(broker.url("supervisor", users, nats), self._host_id)
             await self._hosts.start()
             self._stack.push_async_callback(self._hosts.stop)
             token = self._bootstrap_token()
-            if self.settings.s3 == "seaweedfs" and "host" in self.settings.programs:
+            if self.settings.s3 == storage.SEAWEEDFS:
                 await self._start_object_store()
             await self._start_programs(users, nats, listener)
             if "control" in self.settings.programs:
@@ -185,6 +186,11 @@ class Supervisor:
                 "The host program needs root (networks, mounts, users of VMs). Run `sudo mags up`, or leave it to "
                 "another machine with `mags up --programs control,edge --data-dir DIR`."
             )
+
+    def _choose_storage(self) -> None:
+        told = inherited_environment().get("MAGS_HOST_STORAGE_KIND")
+        kind = storage.choose(self.settings.s3, told, self.layout) if "host" in self.settings.programs else ""
+        self.settings = self.settings.model_copy(update={"s3": kind})
 
     def _take_ports(self) -> socket | None:
         """The API's listening socket is ours: while control is started again, its clients wait and see nothing."""

@@ -35,8 +35,8 @@ class Settings(BaseSettings):
     apps_domain: str = Field("apps.localhost", description="Public URLs are NAME.<this domain>.")
     programs: tuple[Program, ...] = Field(ALL, description="What to start, of control, host and edge (a JSON list).")
     s3: Literal["", "local", "seaweedfs"] = Field(
-        "", description="Where workspaces' blocks go: `local` directory, `seaweedfs` (S3 on this machine), or what "
-        "MAGS_HOST_STORAGE_* says."
+        "", description="Where workspaces' blocks go: `local` directory, `seaweedfs` (S3 on this machine). Empty: "
+        "where those of the data directory are; in a new one what MAGS_HOST_STORAGE_* says (a local directory)."
     )  # fmt: skip
     start_timeout_s: float = Field(120.0, gt=0, description="Seconds that a program has to become ready.")
 

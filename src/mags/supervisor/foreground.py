@@ -21,8 +21,9 @@ from mags.supervisor.config import Settings
 from mags.supervisor.lock import AlreadyUp
 from mags.supervisor.ports import PortTaken
 from mags.supervisor.shutdown import LEAVE_VMS
+from mags.supervisor.storage import Changed
 
-FAILURES = (Trouble, PortTaken, AlreadyUp, ChildFailed, CommandError, PermissionError, TimeoutError)
+FAILURES = (Trouble, PortTaken, AlreadyUp, Changed, ChildFailed, CommandError, PermissionError, TimeoutError)
 """What `start` raises with a sentence for people."""
 CLEAR = "\r\033[K"
 """To the begin of the terminal's line, which is empty then."""

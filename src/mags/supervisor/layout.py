@@ -28,6 +28,8 @@ class Layout:
         self.cache, self.host, self.nats = data / "cache", data / "host", data / "nats"
         self.edge, self.log, self.run = data / "edge", data / "log", data / "run"
         self.seaweedfs = data / "seaweedfs"
+        self.volume = self.host / "storage" / "formatted"
+        """The host's note of the volume that it has (mags.host.storage.engine)."""
         self.database = data / "control.db"
         self.bootstrap_token, self.nats_users = data / "bootstrap-token", data / "nats-users.json"
         self.nats_config = self.run / "nats.conf"

@@ -20,7 +20,7 @@ from mags.cli.console import Console
 from mags.kit import pidfiles
 from mags.protocol import edge, subjects
 from mags.sdk.settings import read_config, write_config
-from mags.supervisor import broker, clearing, client_config, ports, programs
+from mags.supervisor import broker, clearing, client_config, ports, programs, storage
 from mags.supervisor.config import Settings, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import AlreadyUp, Lock, is_held, read_record
@@ -124,6 +124,35 @@ def test_every_name_that_we_set_is_a_setting_of_the_program(tmp_path: Path, name
 
         known |= {f"{prefix}STORAGE_{field.upper()}" for field in StorageSettings.model_fields}
     assert {key for key in given if key.startswith(prefix)} <= known
+
+
+FILE, S3 = '{"storage": "file"}', '{"storage": "s3"}'
+
+
+@pytest.mark.parametrize(("wished", "told", "note", "weed", "chosen"), [
+    ("", None, None, False, ""), ("local", "s3", None, False, "local"), ("seaweedfs", None, None, False, "seaweedfs"),
+    ("", None, None, True, "seaweedfs"), ("", None, S3, True, "seaweedfs"), ("seaweedfs", "s3", S3, True, "seaweedfs"),
+    ("", "off", S3, True, ""), ("local", None, S3, True, None), ("", "local", S3, True, None),
+    ("", "s3", S3, True, None), ("", None, FILE, False, ""), ("local", None, FILE, False, "local"),
+    ("seaweedfs", None, FILE, False, None), ("seaweedfs", None, "", False, None), ("", "s3", FILE, False, None),
+    ("", "s3", S3, False, ""), ("local", "s3", S3, False, None), ("seaweedfs", "s3", S3, False, None),
+    ("", "s3", "", False, ""), ("", None, "", False, ""),
+])  # fmt: skip
+def test_the_kind_of_storage_is_chosen_once(
+    tmp_path: Path, wished: str, told: str | None, note: str | None, weed: bool, chosen: str | None
+) -> None:
+    layout = Layout(tmp_path)
+    if note is not None:
+        layout.volume.parent.mkdir(parents=True)
+        layout.volume.write_text(note)
+    if weed:
+        layout.seaweedfs.mkdir()
+        (layout.seaweedfs / "mags.json").touch()
+    if chosen is None:
+        with pytest.raises(storage.Changed, match="Nothing was changed"):
+            storage.choose(wished, told, layout)
+    else:
+        assert storage.choose(wished, told, layout) == chosen
 
 
 def test_sockets_get_a_short_path(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add(
         "--s3",
         choices=["local", "seaweedfs"],
-        help="where workspaces' blocks go (default: local)",
+        help="where workspaces' blocks go, for good (default: where they are; at first as MAGS_HOST_STORAGE_* says)",
     )
     add("--programs", metavar="LIST", help="what to start, of control,host,edge (default: all)")
 
