@@ -268,7 +268,8 @@ class ScriptedHost(SessionsHost):
         return messages.Done()
 
     async def _do_resize(self, wish: messages.Resize) -> Value:
-        self.machine(wish.vm_id)
+        if self.machine(wish.vm_id).start.attachment is None:
+            raise Problem("not_available", "Only the disk of a synced workspace can grow.")
         return messages.Done()
 
     async def _do_drop(self, wish: messages.Drop) -> Value:

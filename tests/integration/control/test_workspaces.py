@@ -123,8 +123,8 @@ async def test_without_storage_a_synced_workspace_says_what_to_do(mags: Installa
     assert (await mags.api.get("/mags-workspaces/synced")).status_code == 404, "nothing was made"
 
 
-async def test_a_synced_workspace_goes_from_host_to_host(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_synced_workspace_goes_from_host_to_host(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         first = await mags.host("ha", storage="ok")
         body = await mags.run("echo x > f", workspace_id="p")
         assert body["status"] == "completed"
@@ -145,8 +145,10 @@ async def test_a_synced_workspace_goes_from_host_to_host(tmp_path: Path) -> None
         assert view["total"] == 1 and view["workspaces"][0]["size_bytes"] == 2
 
 
-async def test_a_fork_starts_from_its_base_and_a_throw_away_copy_changes_nothing(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_fork_starts_from_its_base_and_a_throw_away_copy_changes_nothing(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await mags.host("ha", storage="ok")
         await mags.run("echo base > f", workspace_id="base")
         assert await out(mags, "cat f; echo changed > f", base_workspace_id="base") == "base"
@@ -160,8 +162,8 @@ async def test_a_fork_starts_from_its_base_and_a_throw_away_copy_changes_nothing
         assert answer.status_code == 404
 
 
-async def test_a_workspace_keeps_the_image_that_its_files_lie_over(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_workspace_keeps_the_image_that_its_files_lie_over(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await mags.host("ha", storage="ok")
 
         def images() -> list[str]:
@@ -187,8 +189,8 @@ async def test_a_workspace_keeps_the_image_that_its_files_lie_over(tmp_path: Pat
         assert (await mags.run("true", workspace_id="q"))["status"] == "completed" and images()[-1] == "alpine"
 
 
-async def test_a_sync_under_an_old_epoch_is_refused_and_its_copy_ended(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_sync_under_an_old_epoch_is_refused_and_its_copy_ended(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await mags.host("ha", storage="ok")
         first = await mags.run("echo 1 > f", workspace_id="p")
         old = host.machines[first["vm_id"]]
@@ -215,8 +217,10 @@ async def test_a_sync_under_an_old_epoch_is_refused_and_its_copy_ended(tmp_path:
         assert (await mags.api.get("/mags-workspaces/p")).json()["last_synced_at"] == before
 
 
-async def test_a_workspace_in_use_can_not_be_deleted_and_an_unused_one_goes_with_its_data(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_workspace_in_use_can_not_be_deleted_and_an_unused_one_goes_with_its_data(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await mags.host("ha", storage="ok")
         request_id = await mags.submit("sleep infinity", workspace_id="used", persistent=True)
         await mags.reaches(request_id, "running")
@@ -232,8 +236,10 @@ async def test_a_workspace_in_use_can_not_be_deleted_and_an_unused_one_goes_with
         assert body["status"] == "completed", "the name is free again"
 
 
-async def test_a_workspace_goes_out_as_an_archive_and_comes_in_under_another_name(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_workspace_goes_out_as_an_archive_and_comes_in_under_another_name(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await mags.host("ha", storage="ok")
         await mags.run("echo x > f", workspace_id="p")
         answer = await mags.api.get("/mags-workspaces/p/export")
@@ -270,14 +276,26 @@ async def test_a_parked_workspace_is_deleted_with_its_vm(mags: Installation) -> 
 
 
 async def test_a_disk_only_grows(mags: Installation) -> None:
-    host = await mags.host()
-    await mags.submit("sleep infinity", workspace_id="grow", no_sync=True, persistent=True, disk_gb=3)
+    host = await mags.host(storage="ok")
+    await mags.submit("sleep infinity", workspace_id="grow", persistent=True, disk_gb=3)
     await mags.reaches("grow", "running")
     answer = await mags.api.post("/mags-workspaces/grow/resize", json={"disk_gb": 5})
     assert answer.json()["disk_gb"] == 5 and host.count("resize") == 1
     answer = await mags.api.post("/mags-workspaces/grow/resize", json={"disk_gb": 4})
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
     assert (await mags.api.get("/mags-workspaces/grow")).json()["disk_gb"] == 5
+
+
+async def test_a_local_disk_grows_with_the_next_vm_only(mags: Installation) -> None:
+    await mags.host()
+    await mags.submit("sleep infinity", workspace_id="local", no_sync=True, persistent=True, disk_gb=3)
+    await mags.reaches("local", "running")
+    answer = await mags.api.post("/mags-workspaces/local/resize", json={"disk_gb": 5})
+    assert answer.status_code == 409 and answer.json()["code"] == "not_available", answer.text
+    assert (await mags.api.get("/mags-workspaces/local")).json()["disk_gb"] == 3
+    await mags.api.post("/mags-jobs/local/stop")
+    answer = await mags.api.post("/mags-workspaces/local/resize", json={"disk_gb": 5})
+    assert answer.json()["disk_gb"] == 5, answer.text
 
 
 async def test_two_owners_may_use_the_same_name(mags: Installation) -> None:
