@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ def _rows(kind: type[BaseSettings]) -> list[str]:
             default = "(required)"
         elif field.default_factory is not None:
             default = "(this machine)"
+        elif isinstance(field.default, tuple):
+            default = f"`{json.dumps(field.default)}`"  # as it is given in the environment
         else:
             default = f"`{field.default}`" if field.default not in (None, "") else ""
         words = " ".join((field.description or "").split()).replace("|", "\\|")

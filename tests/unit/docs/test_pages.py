@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,24 @@ def test_every_command_is_in_the_guide() -> None:
     guide = (DOCS / "guide.md").read_text()
     missing = [name for name in commands if not re.search(rf"\bmags {re.escape(name)}\b", guide)]
     assert len(commands) > 20 and not missing
+
+
+def test_the_architecture_has_the_layers_that_are_checked() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    parts = {
+        contract["name"].removeprefix("Layers of "): contract["layers"]
+        for contract in contracts
+        if "layers" in contract
+    }
+    whole = parts.pop("the whole")
+    listing = [line.partition("  ")[0] for line in text.partition("```\ncli\n")[2].partition("```")[0].splitlines()]
+    assert ["cli", *listing] == [layer.replace("mags.", "") for layer in whole]
+    assert set(parts) == {"control", "edge", "host"}
+    for name, layers in parts.items():
+        words = [layer.replace(f"mags.{name}.", "").replace("mags.", "") for layer in layers]
+        shown = " > ".join("features" if "jobs" in word else word for word in words)
+        assert f"- {name}: `{shown}`" in text
 
 
 def test_links_between_pages_lead_somewhere() -> None:
