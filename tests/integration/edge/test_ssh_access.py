@@ -10,6 +10,7 @@ import asyncssh
 import pytest
 
 from mags.edge.app import Edge
+from mags.edge.ssh.gateway import TOLD
 from mags.edge.ssh.keys import KEY_NAME
 from mags.hostclient import HostClient
 from mags.protocol import edge, messages
@@ -134,7 +135,7 @@ async def test_channels_and_connections_are_limited(world: World) -> None:
     client.grant()
     async with contextlib.AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(await connect(client)) for _ in range(3)]
-        with pytest.raises((OSError, asyncssh.Error)):
+        with pytest.raises(asyncssh.DisconnectError, match="Your address has 3 connections already"):
             await connect(client)
 
         first, second = [await connections[0].create_process("cat") for _ in range(2)]
@@ -153,6 +154,27 @@ async def test_channels_and_connections_are_limited(world: World) -> None:
                 break
             except (OSError, asyncssh.Error):
                 await asyncio.sleep(0.05)
+
+
+async def test_one_connection_too_many_for_the_gateway_is_told_so_and_a_flood_is_cut(world: World) -> None:
+    await world.start(ssh_max_connections=2)
+    world.host.vm("v1")
+    client = make_client(world)
+    client.grant()
+    async with await connect(client), await connect(client):
+        done = await client.ssh("true")
+        assert (done.status, done.stdout) == (255, b"")
+        assert b"The gateway has all the connections it can have" in done.stderr
+
+        silent = [await asyncio.open_connection("127.0.0.1", client.port) for _ in range(TOLD + 1)]
+        try:
+            reader, _ = silent[-1]
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.timeout(60):
+                    await reader.read(-1)
+        finally:
+            for _, writer in silent:
+                writer.close()
 
 
 async def test_strangers_do_not_take_the_place_of_others(world: World) -> None:

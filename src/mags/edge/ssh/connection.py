@@ -28,8 +28,8 @@ AccessMaker = Callable[[str, str, int | None], Access]
 
 
 class Connection(asyncssh.SSHServer):
-    """`port`: the VM's own port that it came to, None on the common one. `ended` and `admitted` keep the gateway's
-    count; `admitted` may close the connection at once."""
+    """`port`: the VM's own port that it came to, None on the common one. `arrived`, `admitted` and `ended` keep the
+    gateway's count; `arrived` may set `refusal`, a sentence that the client is told instead of being let in."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Connection(asyncssh.SSHServer):
     ) -> None:
         self.port = port
         self.client = ""
+        self.refusal = ""
         self.access: Access | None = None
         self.admitted = False
         self._make_access, self._tasks, self._max_channels = access, tasks, max_channels
@@ -66,6 +67,8 @@ class Connection(asyncssh.SSHServer):
 
     def begin_auth(self, username: str) -> bool:
         self.access = None
+        if self.refusal and self._connection is not None:
+            self._connection.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, self.refusal)
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -76,9 +79,9 @@ class Connection(asyncssh.SSHServer):
 
     def kbdint_auth_supported(self) -> bool:
         # asyncssh asks this exactly once for each answer "failure" (to list the methods that remain), whatever
-        # method had been tried, and has no limit of its own. The first failure is every client's question "none".
+        # method had been tried, and has no limit of its own. The first failure is most clients' question "none".
         self._failures += 1
-        if self._failures > TRIES + 1:
+        if self._failures > TRIES:
             self.close("Too many authentication failures")
         return False
 

@@ -28,6 +28,8 @@ KEEP_ALIVE = 30.0
 """Seconds of a client's silence after which it is asked whether it is there; after four such it is not."""
 RECHECK = 60.0
 """Seconds between two looks at all connections and ports, for changes that nobody told us of."""
+TOLD = 16
+"""Connections over a limit that are told so once they speak SSH; those above are cut off at once."""
 
 
 class Gateway:
@@ -151,15 +153,20 @@ class Gateway:
         return Access(self._directory, self._hosts, user, public_key, port)
 
     def _arrived(self, connection: Connection) -> bool:
-        """Whether there is room for it."""
+        """Whether to listen to it; it may be only to refuse it in words."""
         self._connections.add(connection)
         self._by_client[connection.client] += 1
         settings = self._settings
+        everybody, its = len(self._connections), self._by_client[connection.client]
         strangers = sum(not one.admitted for one in self._connections)
+        if its > settings.ssh_max_per_client:
+            connection.refusal = f"Your address has {settings.ssh_max_per_client} connections already; end one first"
+        elif everybody > settings.ssh_max_connections:
+            connection.refusal = "The gateway has all the connections it can have; try again in a moment"
         return (
-            len(self._connections) <= settings.ssh_max_connections
+            everybody <= settings.ssh_max_connections + TOLD
             and strangers <= settings.ssh_max_unauthenticated
-            and self._by_client[connection.client] <= settings.ssh_max_per_client
+            and its <= settings.ssh_max_per_client + TOLD
         )
 
     def _admitted(self, connection: Connection) -> None:
