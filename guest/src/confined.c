@@ -17,9 +17,21 @@ struct how {
 };
 enum { RESOLVE_NO_XDEV = 0x01, RESOLVE_IN_ROOT = 0x10 };
 
-int confined_open(const char *path, int flags) {
-    struct how how = {.flags = (uint64_t)(unsigned)flags, .resolve = agent.is_init ? RESOLVE_IN_ROOT | RESOLVE_NO_XDEV : RESOLVE_IN_ROOT};
+static int open_within(const char *path, int flags, mode_t mode) {
+    struct how how = {
+        .flags = (uint64_t)(unsigned)flags,
+        .mode = mode,
+        .resolve = agent.is_init ? RESOLVE_IN_ROOT | RESOLVE_NO_XDEV : RESOLVE_IN_ROOT,
+    };
     return (int)syscall(SYS_openat2, agent.root, path, &how, sizeof how);
+}
+
+int confined_open(const char *path, int flags) { return open_within(path, flags, 0); }
+
+void confined_touch(const char *path, mode_t mode) {
+    int fd = open_within(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode);
+    if (fd >= 0)
+        close(fd);
 }
 
 static int fill(int fd, const char *text, size_t size) {
@@ -49,6 +61,18 @@ int confined_replace(const char *path, mode_t mode, const char *text) {
     }
     close(directory);
     return error;
+}
+
+bool confined_rewrite(const char *path, mode_t mode, const char *text) {
+    size_t size = strlen(text);
+    struct stat status;
+    int fd = confined_open(path, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    bool done = fd >= 0 && fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink == 1 &&
+                status.st_uid == 0 && (status.st_mode & 07777) == mode && fill(fd, text, size) == 0 &&
+                (status.st_size <= (off_t)size || ftruncate(fd, (off_t)size) == 0);
+    if (fd >= 0)
+        close(fd);
+    return done;
 }
 
 bool confined_holds(const char *path, const char *text) {

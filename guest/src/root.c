@@ -173,7 +173,7 @@ bool root_mentions(const char *path, const char *word) {
 }
 
 void root_write(const char *path, unsigned mode, const char *text) {
-    if (confined_holds(path, text))
+    if (confined_holds(path, text) || confined_rewrite(path, mode, text))
         return;
     int error = confined_replace(path, mode, text);
     if (error == ENOENT && mkdirat(agent.root, "etc", 0755) == 0)
