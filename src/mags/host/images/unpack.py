@@ -22,6 +22,7 @@ import bz2  # noqa: F401
 import gzip  # noqa: F401
 import lzma  # noqa: F401
 import os
+import resource
 import shutil
 import stat
 import sys
@@ -30,6 +31,8 @@ from typing import BinaryIO
 
 REFUSED = 3
 MEMBERS_LIMIT = 2_000_000
+MEMORY_LIMIT = 1 << 30
+"""Bytes of address space: tarfile takes as much for one extended header as the archive says that it is long."""
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 CAPABILITY = "security.capability"
 
@@ -162,6 +165,7 @@ def main() -> int:
     parser.add_argument("--layer", action="store_true")
     parser.add_argument("--limit", type=int, required=True)
     wish = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     os.chroot(wish.tree)
     os.chdir("/")
     os.umask(0o022)
@@ -172,6 +176,9 @@ def main() -> int:
         return REFUSED
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         print(f"The archive cannot be unpacked: {error}.", file=sys.stderr)
+        return REFUSED
+    except MemoryError:
+        print("The archive cannot be unpacked: it takes too much memory.", file=sys.stderr)
         return REFUSED
     return 0
 

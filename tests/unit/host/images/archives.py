@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zlib
 from pathlib import Path
 
 
@@ -36,6 +37,16 @@ def tar(*members: tuple[tarfile.TarInfo, bytes | None], mode: str = "w:") -> byt
         for info, data in members:
             archive.addfile(info, io.BytesIO(data) if data is not None else None)
     return out.getvalue()
+
+
+def bomb(mib: int) -> bytes:
+    """A small gzipped tar whose first extended header is that long, and all zeros (the end is missing)."""
+    gzip = zlib.compressobj(1, zlib.DEFLATED, 31)
+    head = member("x", type=tarfile.XHDTYPE, size=mib << 20)[0].tobuf(tarfile.GNU_FORMAT)
+    out = gzip.compress(head + bytes(1 << 24)) + gzip.flush(zlib.Z_FULL_FLUSH)
+    # What comes after a full flush refers to nothing before it, so that it can be repeated.
+    piece = gzip.compress(bytes(1 << 24)) + gzip.flush(zlib.Z_FULL_FLUSH)
+    return out + piece * (mib >> 4)
 
 
 def listing(tree: Path) -> dict[str, bytes | str | None]:

@@ -10,7 +10,7 @@ import pytest
 
 from mags.host.images.errors import ImageInvalid
 from mags.host.images.layout import SIZE_LIMIT, unpack
-from tests.unit.host.images.archives import directory, hardlink, listing, member, symlink, tar
+from tests.unit.host.images.archives import bomb, directory, hardlink, listing, member, symlink, tar
 
 
 @pytest.fixture
@@ -104,6 +104,11 @@ async def test_devices_and_pipes_are_left_out(tree: Path) -> None:
 async def test_an_archive_larger_than_its_limit_is_refused(tree: Path) -> None:
     with pytest.raises(ImageInvalid, match="larger"):
         await apply(tree, tar(member("zeros", bytes(100_000))), limit=99_999)
+
+
+async def test_an_archive_that_would_fill_the_memory_is_refused(tree: Path) -> None:
+    with pytest.raises(ImageInvalid, match="too much memory"):
+        await apply(tree, bomb(1024))
 
 
 @pytest.mark.parametrize("archive", [b"", b"garbage" * 1000, tar(member("cut", b"x" * 5000))[:1500]])
