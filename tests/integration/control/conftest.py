@@ -1,9 +1,13 @@
-"""A real control on SQLite and real NATS, in this process, with a scripted host."""
+"""A real control on a real database and real NATS, in this process, with a scripted host.
+
+What goes to the records runs on SQLite and on PostgreSQL: the tests that use `mags` or `database_url`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +17,8 @@ import httpx
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from mags.control.app.program import opened
 from mags.control.app.serving import Server
@@ -21,6 +27,7 @@ from mags.control.lifecycles.world import World
 from mags.control.records import accounts
 from mags.kit.nats import connect
 from tests.kit.nats_server import nats_server
+from tests.kit.postgres import postgres
 from tests.kit.scripted_host import ScriptedHost
 
 PATIENCE = 60.0
@@ -139,17 +146,43 @@ async def installation(folder: Path, nats_url: str, **more: Any) -> AsyncIterato
         await hosts.aclose()
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def nats_url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """One NATS server for a test module."""
-    async with nats_server(tmp_path_factory.mktemp("nats"), jetstream=True) as url:
+DATABASES = ["sqlite", "postgresql"]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """A PostgreSQL that tests make databases in."""
+    with postgres() as url:
         yield url
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def mags(tmp_path_factory: pytest.TempPathFactory, nats_url: str) -> AsyncIterator[Installation]:
+async def empty_database(cluster: str) -> str:
+    """The URL of a database of one's own in the cluster."""
+    name = f"t{secrets.token_hex(8)}"
+    engine = create_async_engine(cluster, isolation_level="AUTOCOMMIT")
+    async with engine.connect() as connection:
+        await connection.execute(text(f"CREATE DATABASE {name}"))
+    await engine.dispose()
+    return f"{cluster.rpartition('/')[0]}/{name}"
+
+
+async def _database(request: pytest.FixtureRequest, folder: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{folder}/control.db"
+    return await empty_database(request.getfixturevalue("cluster"))
+
+
+@pytest_asyncio.fixture(loop_scope="module", params=DATABASES)
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database."""
+    return await _database(request, tmp_path)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module", params=DATABASES)
+async def mags(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     """One installation for a test module: its tests use names of their own."""
-    async with installation(tmp_path_factory.mktemp("mags"), nats_url) as made:
+    folder = tmp_path_factory.mktemp("mags")
+    async with alone(folder, database_url=await _database(request, folder)) as made:
         yield made
 
 

@@ -13,6 +13,7 @@ from mags.control.db import now_ms
 from mags.control.lifecycles.ticks import cron_ticks
 from mags.control.models import CronJob
 from tests.integration.control.conftest import Installation, alone, installation, until
+from tests.kit.marks import ONCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -109,8 +110,8 @@ async def test_a_job_can_be_run_now(mags: Installation) -> None:
     assert (await get(mags, made["id"]))["run_count"] == 1
 
 
-async def test_a_tick_that_no_host_takes_is_tried_again(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_tick_that_no_host_takes_is_tried_again(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         made = await create(mags)
         await make_due(mags, made["id"])
         mags.world.kick.set()
@@ -120,10 +121,11 @@ async def test_a_tick_that_no_host_takes_is_tried_again(tmp_path: Path) -> None:
         assert (body["run_count"], body["last_error"]) == (0, "No host has joined yet.")
 
 
-async def test_two_servers_never_run_one_tick_twice(tmp_path: Path) -> None:
-    async with alone(tmp_path) as one:
+@ONCE
+async def test_two_servers_never_run_one_tick_twice(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as one:
         host = await one.host()
-        async with installation(tmp_path, one.nats_url) as two:
+        async with installation(tmp_path, one.nats_url, database_url=database_url) as two:
             await until(lambda: two.world.hosts.get("h1") is not None)
             made = [await create(one, name=f"tick-{number}") for number in range(5)]
             for cron in made:

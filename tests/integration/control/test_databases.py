@@ -4,59 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import MetaData, insert, select, text
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from mags.control.db import Database, migrate, now_ms
+from mags.control.db.migrate import alembic_config
 from mags.control.lifecycles.endings import Effects
 from mags.control.lifecycles.reports import job_ended
 from mags.control.lifecycles.stopping import record_stop
 from mags.control.models import Base
 from mags.control.records import accounts
 from mags.protocol.messages import JobEnded
-from tests.integration.control.conftest import Installation, alone, client, installation, until
-from tests.kit.postgres import postgres
+from tests.integration.control.conftest import Installation, alone, client, empty_database, installation, until
+from tests.kit.marks import ONCE
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    with postgres() as url:
-        yield url
-
-
-@pytest_asyncio.fixture(loop_scope="module", params=["sqlite", "postgresql"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/a.db"
-    return await empty(request.getfixturevalue("cluster"), tmp_path)
-
-
-async def empty(base: str, tmp_path: Path) -> str:
-    """A database of one's own in the cluster."""
-    name = f"t{abs(hash(str(tmp_path)))}"
-    engine = create_async_engine(base, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        await connection.execute(text(f"CREATE DATABASE {name}"))
-    await engine.dispose()
-    return f"{base.rpartition('/')[0]}/{name}"
-
-
 @pytest_asyncio.fixture(loop_scope="module")
-async def database(url: str) -> AsyncIterator[Database]:
-    made = Database(url)
+async def database(database_url: str) -> AsyncIterator[Database]:
+    made = Database(database_url)
     yield made
     await made.close()
 
@@ -71,8 +48,48 @@ async def test_migrations_make_what_the_models_say(database: Database) -> None:
         assert await connection.run_sync(differences) == []
 
 
-async def test_several_programs_may_migrate_at_once(url: str) -> None:
-    databases = [Database(url) for _ in range(4)]
+async def test_what_the_first_version_recorded_is_there_after_all_migrations(database: Database) -> None:
+    """A row in each of its tables, every column filled."""
+
+    def first(connection: Connection) -> dict[str, dict[str, Any]]:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.commit()
+        tables = MetaData()
+        tables.reflect(connection)
+        rows = {}
+        for table in tables.sorted_tables:
+            if table.name != "alembic_version":
+                samples: dict[type, Any] = {str: "x", int: 7, bool: True, object: {"a": "b"}}  # the last is JSON's
+                row = {column.name: samples[column.type.python_type] for column in table.columns}
+                connection.execute(insert(table).values(row))
+                rows[table.name] = row
+        connection.commit()
+        return rows
+
+    def now(connection: Connection) -> dict[str, dict[str, Any]]:
+        tables = MetaData()
+        tables.reflect(connection)
+        return {
+            table.name: dict(connection.execute(select(table)).one()._mapping)
+            for table in tables.sorted_tables
+            if table.name != "alembic_version"
+        }
+
+    async with database.engine.connect() as connection:
+        rows = await connection.run_sync(first)
+    assert {"users", "jobs", "vms", "workspaces"} < set(rows)
+    await migrate(database)
+    async with database.engine.connect() as connection:
+        found = await connection.run_sync(now)
+    for name, row in rows.items():
+        assert {column: found[name][column] for column in row} == row, name
+    assert found["workspaces"]["image"] == "x", "that of its VM"
+
+
+async def test_several_programs_may_migrate_at_once(database_url: str) -> None:
+    databases = [Database(database_url) for _ in range(4)]
     try:
         await asyncio.gather(*(migrate(database) for database in databases))
     finally:
@@ -100,8 +117,8 @@ async def test_a_look_is_of_one_moment(database: Database) -> None:
         assert await accounts.user_by_name(session, "late") is not None
 
 
-async def test_many_writers_at_once_all_get_their_turn(url: str) -> None:
-    one, two = Database(url), Database(url)
+async def test_many_writers_at_once_all_get_their_turn(database_url: str) -> None:
+    one, two = Database(database_url), Database(database_url)
     try:
         await migrate(one)
 
@@ -120,7 +137,7 @@ async def test_many_writers_at_once_all_get_their_turn(url: str) -> None:
 
 async def test_what_is_over_stays_as_it_is_when_two_end_it_at_once(tmp_path: Path, cluster: str) -> None:
     """A script's end is being recorded while somebody else records the stop that was wished."""
-    async with alone(tmp_path, database_url=await empty(cluster, tmp_path)) as mags:
+    async with alone(tmp_path, database_url=await empty_database(cluster)) as mags:
         await mags.host()
         job_id = await mags.submit("sleep 1000")
         vm_id = (await mags.reaches(job_id, "running"))["vm_id"]
@@ -201,10 +218,12 @@ async def _add(database: Database, name: str) -> None:
         await accounts.add_user(session, name)
 
 
+@ONCE
 async def test_a_whole_installation_on_postgresql_with_two_controls(tmp_path: Path, cluster: str) -> None:
-    async with alone(tmp_path, database_url=cluster) as one:
+    url = await empty_database(cluster)
+    async with alone(tmp_path, database_url=url) as one:
         host = await one.host("ha", storage="ok")
-        async with installation(tmp_path, one.nats_url, database_url=cluster) as two:
+        async with installation(tmp_path, one.nats_url, database_url=url) as two:
             await until(lambda: two.world.hosts.get("ha") is not None)
             await the_same_everywhere(one, two)
             starts = [wish.vm_id for verb, wish in host.calls if verb == "start"]

@@ -46,10 +46,10 @@ async def settled(mags: Installation, count: int) -> set[str]:
 
 
 async def test_an_empty_installation_takes_over_what_is_on_the_volume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discovery, "PAGE", 2)  # three pages
-    async with alone(tmp_path) as mags:
+    async with alone(tmp_path, database_url=database_url) as mags:
         one, bad = stored("p"), stored("../p")
         other = stored("p")
         host = await volume(mags, one, other, bad, stored("q"), stored("new", generation=0))
@@ -66,8 +66,10 @@ async def test_an_empty_installation_takes_over_what_is_on_the_volume(
         assert (start.attachment.generation, start.attachment.epoch) == (3, 8), "newer than the one before"
 
 
-async def test_what_is_recorded_is_never_changed_and_what_is_deleted_not_found_again(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_what_is_recorded_is_never_changed_and_what_is_deleted_not_found_again(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await volume(mags)
         await mags.run("echo x > f", workspace_id="p")
         await mags.run("true", workspace_id="gone")
@@ -88,8 +90,8 @@ async def test_what_is_recorded_is_never_changed_and_what_is_deleted_not_found_a
         assert (after["disk_gb"], after["size_bytes"]) == (before["disk_gb"], before["size_bytes"])
 
 
-async def test_a_known_owner_keeps_what_is_theirs(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_known_owner_keeps_what_is_theirs(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         async with mags.world.db.read() as session:
             stranger = await accounts.user_by_name(session, "stranger")
         assert stranger is not None
@@ -101,8 +103,8 @@ async def test_a_known_owner_keeps_what_is_theirs(tmp_path: Path) -> None:
         assert answer.status_code == 200
 
 
-async def test_a_host_that_can_not_say_is_asked_again(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_host_that_can_not_say_is_asked_again(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await mags.host("ha", storage="ok", start=False)
         host.stored, host.refuse["stored"] = [stored("p")], Problem("unavailable", "Not now.")
         await host.start()
@@ -111,8 +113,8 @@ async def test_a_host_that_can_not_say_is_asked_again(tmp_path: Path) -> None:
         assert await settled(mags, 1) == {"p"}
 
 
-async def test_a_host_is_asked_when_its_storage_is_well_and_once(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_a_host_is_asked_when_its_storage_is_well_and_once(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         host = await mags.host("ha", storage="It is being opened.")
         assert host.count("stored") == 0
         host.presence.storage = "ok"

@@ -68,8 +68,8 @@ async def test_a_wrong_upload_is_refused(mags: Installation) -> None:
         assert (await nobody.post("/mags-files", files={"file": ("a", b"x")})).status_code == 401
 
 
-async def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    async with alone(tmp_path, max_file_bytes=1000) as mags:
+async def test_a_file_that_is_too_large_is_refused(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url, max_file_bytes=1000) as mags:
         answer = await mags.api.post("/mags-files", files={"file": ("a", b"x" * 1001)})
         assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
         answer = await mags.api.post("/mags-files", files={"file": ("a", b"x" * 3_000_000)})
@@ -77,9 +77,11 @@ async def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         assert (await mags.api.get("/mags-files")).json()["total"] == 0
 
 
-async def test_bytes_that_are_nobodys_are_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bytes_that_are_nobodys_are_swept(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As after a crash between the bytes and their record."""
-    async with alone(tmp_path) as mags:
+    async with alone(tmp_path, database_url=database_url) as mags:
         kept = (await mags.api.post("/mags-files", files={"file": ("a", b"kept")})).json()["file_id"]
         store = await mags.nats.jetstream().object_store(BUCKET)
         await store.put("lost", b"nobody's")
@@ -113,8 +115,8 @@ class Slow(io.BytesIO):
         return super().readinto(buffer)
 
 
-async def test_an_upload_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
-    async with alone(tmp_path) as mags:
+async def test_an_upload_that_is_cut_off_leaves_nothing(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
         file = Slow()
         putting = asyncio.create_task(uploads.put(mags.world, "cut", file))
         await asyncio.to_thread(file.stored.wait, 60)
@@ -128,9 +130,9 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_chunks_of_an_upload_that_died_with_its_control_are_swept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with alone(tmp_path) as mags:
+    async with alone(tmp_path, database_url=database_url) as mags:
         await mags.nats.jetstream().publish(uploads.CHUNKS.format("dead"), b"x")
         await uploads.sweep(mags.world)
         assert await chunks(mags) == 1, "it may still be under way"
@@ -146,8 +148,8 @@ async def test_chunks_of_an_upload_that_died_with_its_control_are_swept(
         assert await chunks(mags) == 1 and (await store.get(kept)).data == b"kept"
 
 
-async def test_all_files_together_are_bounded(tmp_path: Path) -> None:
-    async with alone(tmp_path, max_uploaded_bytes=1000) as mags:
+async def test_all_files_together_are_bounded(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url, max_uploaded_bytes=1000) as mags:
         first = (await mags.api.post("/mags-files", files={"file": ("a", b"x" * 600)})).json()
         answer = await mags.api.post("/mags-files", files={"file": ("b", b"x" * 600)})
         assert (answer.status_code, answer.json()["code"]) == (429, "rate_limited")

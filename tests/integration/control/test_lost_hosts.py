@@ -18,8 +18,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def mags(tmp_path: Path) -> AsyncIterator[Installation]:
-    async with alone(tmp_path, host_lost_s=2.0) as made:
+async def mags(tmp_path: Path, database_url: str) -> AsyncIterator[Installation]:
+    async with alone(tmp_path, database_url=database_url, host_lost_s=2.0) as made:
         yield made
 
 

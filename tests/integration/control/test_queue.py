@@ -9,10 +9,12 @@ import pytest
 
 from mags.protocol.errors import Problem
 from tests.integration.control.conftest import Installation, alone, until
+from tests.kit.marks import ONCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@ONCE
 async def test_two_hundred_submissions_at_once_all_run_once(mags: Installation) -> None:
     host = await mags.host()
     before = host.count("start")
@@ -78,6 +80,7 @@ async def test_a_host_that_can_not_at_all_ends_the_job_with_its_sentence(mags: I
     assert b"There is no image" in end.content, "who follows it hears of the end"
 
 
+@ONCE
 async def test_an_answer_that_never_came_is_asked_for_again_without_a_second_run(tmp_path: Path) -> None:
     async with alone(tmp_path, start_timeout_s=0.5) as mags:
         host = await mags.host("h-mute")

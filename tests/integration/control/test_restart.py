@@ -18,12 +18,14 @@ import pytest
 from mags.kit.nats import connect
 from mags.protocol.errors import Problem
 from tests.integration.control.conftest import PATIENCE, TOKEN, Installation, alone, client, installation, until
+from tests.kit.marks import ONCE
 from tests.kit.nats_server import nats_server
 from tests.kit.scripted_host import ScriptedHost
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@ONCE
 async def test_what_waited_before_a_restart_runs_after_it(tmp_path: Path) -> None:
     (tmp_path / "nats").mkdir()
     async with nats_server(tmp_path / "nats", jetstream=True) as url:
@@ -98,6 +100,7 @@ async def healthy(mags: httpx.AsyncClient, made: Program, hosts: int) -> None:
             await asyncio.sleep(0.05)
 
 
+@ONCE
 async def test_a_control_killed_with_nine_loses_no_job(tmp_path: Path) -> None:
     (tmp_path / "nats").mkdir()
     (tmp_path / "host").mkdir()

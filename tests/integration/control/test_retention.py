@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,8 @@ from mags.control.models import Job, OpenPort, SshKey, SshPort, Vm
 from mags.protocol import subjects
 from mags.protocol.ids import new_id
 from tests.integration.control.conftest import Installation, alone
-from tests.kit.postgres import postgres
 
 DAY_MS = 86_400_000
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/control.db"
-        return
-    with postgres() as url:
-        yield url
 
 
 async def ages(mags: Installation, request_id: str, days: float) -> None:
@@ -55,8 +44,8 @@ async def messages(mags: Installation, request_id: str) -> int:
     return 1
 
 
-async def test_a_job_is_forgotten_with_all_that_belongs_to_it(tmp_path: Path, database: str) -> None:
-    async with alone(tmp_path, database_url=database, job_retention_s=3 * 86400) as mags:
+async def test_a_job_is_forgotten_with_all_that_belongs_to_it(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url, job_retention_s=3 * 86400) as mags:
         await mags.host()
         old, recent = await mags.submit("echo old"), await mags.submit("echo recent")
         box = await mags.submit("sleep infinity", persistent=True, name="box", url=True)
@@ -101,8 +90,8 @@ async def test_a_job_is_forgotten_with_all_that_belongs_to_it(tmp_path: Path, da
         assert count == {Vm: 2, OpenPort: 2, SshKey: 1, SshPort: 1}, "the box has two open ports"
 
 
-async def test_the_job_that_a_living_vm_was_made_for_stays(tmp_path: Path) -> None:
-    async with alone(tmp_path, job_retention_s=86400) as mags:
+async def test_the_job_that_a_living_vm_was_made_for_stays(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url, job_retention_s=86400) as mags:
         await mags.host()
         first = await mags.submit("true", workspace_id="w", no_sync=True)
         await mags.reaches(first, "completed")
@@ -118,9 +107,11 @@ async def test_the_job_that_a_living_vm_was_made_for_stays(tmp_path: Path) -> No
         assert (await mags.status(first))["status"] == "completed"
 
 
-async def test_many_are_forgotten_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_are_forgotten_a_few_at_a_time(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("mags.control.lifecycles.housekeeping.JOBS_BATCH", 2)
-    async with alone(tmp_path, job_retention_s=86400) as mags:
+    async with alone(tmp_path, database_url=database_url, job_retention_s=86400) as mags:
         await mags.host()
         jobs = [await mags.submit("true") for _ in range(5)]
         for job in jobs:

@@ -275,26 +275,27 @@ async def test_a_parked_workspace_is_deleted_with_its_vm(mags: Installation) -> 
     assert body["vm_id"] not in host.machines
 
 
-async def test_a_disk_only_grows(mags: Installation) -> None:
-    host = await mags.host(storage="ok")
-    await mags.submit("sleep infinity", workspace_id="grow", persistent=True, disk_gb=3)
-    await mags.reaches("grow", "running")
-    answer = await mags.api.post("/mags-workspaces/grow/resize", json={"disk_gb": 5})
-    assert answer.json()["disk_gb"] == 5 and host.count("resize") == 1
-    answer = await mags.api.post("/mags-workspaces/grow/resize", json={"disk_gb": 4})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
-    assert (await mags.api.get("/mags-workspaces/grow")).json()["disk_gb"] == 5
+async def test_a_disk_only_grows(tmp_path: Path, database_url: str) -> None:
+    async with alone(tmp_path, database_url=database_url) as mags:
+        host = await mags.host(storage="ok")
+        await mags.submit("sleep infinity", workspace_id="grow", persistent=True, disk_gb=3)
+        await mags.reaches("grow", "running")
+        answer = await mags.api.post("/mags-workspaces/grow/resize", json={"disk_gb": 5})
+        assert answer.json()["disk_gb"] == 5 and host.count("resize") == 1
+        answer = await mags.api.post("/mags-workspaces/grow/resize", json={"disk_gb": 4})
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid")
+        assert (await mags.api.get("/mags-workspaces/grow")).json()["disk_gb"] == 5
 
 
 async def test_a_local_disk_grows_with_the_next_vm_only(mags: Installation) -> None:
     await mags.host()
-    await mags.submit("sleep infinity", workspace_id="local", no_sync=True, persistent=True, disk_gb=3)
-    await mags.reaches("local", "running")
-    answer = await mags.api.post("/mags-workspaces/local/resize", json={"disk_gb": 5})
+    await mags.submit("sleep infinity", workspace_id="growing", no_sync=True, persistent=True, disk_gb=3)
+    await mags.reaches("growing", "running")
+    answer = await mags.api.post("/mags-workspaces/growing/resize", json={"disk_gb": 5})
     assert answer.status_code == 409 and answer.json()["code"] == "not_available", answer.text
-    assert (await mags.api.get("/mags-workspaces/local")).json()["disk_gb"] == 3
-    await mags.api.post("/mags-jobs/local/stop")
-    answer = await mags.api.post("/mags-workspaces/local/resize", json={"disk_gb": 5})
+    assert (await mags.api.get("/mags-workspaces/growing")).json()["disk_gb"] == 3
+    await mags.api.post("/mags-jobs/growing/stop")
+    answer = await mags.api.post("/mags-workspaces/growing/resize", json={"disk_gb": 5})
     assert answer.json()["disk_gb"] == 5, answer.text
 
 
