@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.control.conftest import Installation, until
+from mags.protocol import subjects
+from mags.sdk.frames import Decoder
+from tests.integration.control.conftest import Installation, alone, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -154,6 +158,45 @@ async def test_an_answer_is_bounded_and_says_so(mags: Installation, monkeypatch:
     body = await mags.run("echo aaaaa; echo bbbbb; echo ccccc")
     answer = (await mags.api.get(f"/mags-jobs/{body['request_id']}/logs")).json()
     assert [entry["message"] for entry in answer["logs"]] == ["bbbbb", "ccccc"] and answer["truncated"]
+
+
+async def test_output_that_is_no_longer_kept_is_said_to_be_missing(tmp_path: Path) -> None:
+    async with alone(tmp_path) as mags:
+        jetstream = mags.world.jetstream
+        config = (await jetstream.stream_info(subjects.OUTPUT_STREAM)).config
+        assert (config.max_age, config.max_bytes) == (7 * 86400, 4 << 30)
+        assert (config.retention, config.discard, config.storage) == ("limits", "old", "file")
+        assert config.max_age == subjects.OUTPUT_MAX_AGE_S and config.max_bytes == subjects.OUTPUT_MAX_BYTES
+        await jetstream.update_stream(config, max_bytes=1 << 20)
+        await mags.host()
+        old = await mags.run("echo old")
+        size = 4_000_000
+        body = await mags.run(f"echo first; head -c {size} /dev/zero | tr '\\0' x; echo; echo last")
+        request_id = body["request_id"]
+        total = len("first\n") + size + len("\nlast\n")
+
+        answer = (await mags.api.get(f"/mags-jobs/{request_id}/logs")).json()
+        notice, *_, last = answer["logs"]
+        assert answer["truncated"] and last["message"] == "last"
+        found = re.fullmatch(r"\((\d+) bytes of stdout that were here are no longer kept.\)", notice["message"])
+        assert notice["stream"] == "system" and found is not None and int(found[1]) > size - (1 << 20)
+
+        frames = await frames_of(mags, request_id)
+        there = joined(frames, 1)
+        assert frames[0] == (4, json.dumps({"stream": 1, "bytes": total - len(there)}, separators=(",", ":")).encode())
+        assert int(found[1]) == total - len(there) and there.endswith(b"x\nlast\n")
+        decoder = Decoder()
+        chunks = list(decoder.feed(b"".join(struct.pack(">BI", number, len(data)) + data for number, data in frames)))
+        assert decoder.offsets[1] == total and decoder.ended and b"no longer kept" in getattr(chunks[0], "data", b"")
+        assert joined(await frames_of(mags, request_id, stdout_offset=total - 5), 1) == b"last\n"
+
+        events = await mags.api.get(f"/mags-jobs/{request_id}/logs", headers={"Accept": "text/event-stream"})
+        assert "no longer kept" in events.text.partition("\n\n")[0] and "event: end" in events.text
+
+        nothing = (await mags.api.get(f"/mags-jobs/{old['request_id']}/logs")).json()
+        assert nothing == {"logs": [], "truncated": True}
+        frames = await frames_of(mags, old["request_id"])
+        assert frames[0] == (3, b"(The output is no longer kept.)\n") and json.loads(frames[-1][1])["exit_code"] == 0
 
 
 async def test_a_follower_of_a_waiting_job_gets_all_of_it(mags: Installation) -> None:

@@ -36,6 +36,20 @@ def test_streams_do_not_mix() -> None:
     assert [(line.stream, line.text, line.at_ms) for line in lines] == [(2, "x", 1), (1, "ab", 0), (3, "said", 3)]
 
 
+def test_bytes_that_are_missing_are_spoken_of_in_their_place() -> None:
+    lines = Lines()
+    found = list(lines.feed(1, 100, b"rest of a line\nhalf", 0))
+    found += lines.feed(1, 200, b"other\n", 2)
+    assert [(line.stream, line.text.partition(" ")[0]) for line in found] == [
+        (3, "(100"),
+        (1, "rest"),
+        (1, "half"),
+        (3, "(81"),
+        (1, "other"),
+    ]
+    assert lines.incomplete and lines.positions == {1: 206, 2: 0, 3: 0}
+
+
 def test_a_line_without_an_end_is_given_out_in_parts_between_characters() -> None:
     text = "é" * MAX_LINE
     lines = feed([(1, text.encode())])

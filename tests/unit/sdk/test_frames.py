@@ -50,7 +50,22 @@ def test_the_half_of_a_frame_is_dropped_with_its_connection() -> None:
     assert list(decoder.feed(frame(1, b"half"))) == [Chunk(1, b"half")]
 
 
-@pytest.mark.parametrize("data", [b"<html>", HEAD.pack(1, LIMIT + 1), HEAD.pack(4, 0)])
+def test_bytes_that_are_gone_count_as_arrived_and_are_spoken_of() -> None:
+    decoder = Decoder()
+    found = list(decoder.feed(frame(4, b'{"stream": 2, "bytes": 1000}') + frame(2, b"rest")))
+    assert found[1:] == [Chunk(2, b"rest")] and decoder.offsets == {1: 0, 2: 1004, 3: 0}
+    assert isinstance(found[0], Chunk) and found[0].stream == 3 and b"1000 bytes" in found[0].data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<html>",
+        HEAD.pack(1, LIMIT + 1),
+        HEAD.pack(5, 0),
+        *(frame(4, text) for text in (b"", b"[]", b"{}", b'{"stream": 4, "bytes": 1}', b'{"stream": 1, "bytes": -1}')),
+    ],
+)
 def test_other_things_than_frames_are_refused(data: bytes) -> None:
     with pytest.raises(TransferFailed):
         list(Decoder().feed(data))

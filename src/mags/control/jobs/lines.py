@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 NAMES = {1: "stdout", 2: "stderr", 3: "system"}
+SYSTEM = 3
 MAX_LINE = 64 << 10
 """Bytes after which a line without an end is given out in parts."""
 
@@ -39,10 +40,20 @@ class Lines:
     def __init__(self, positions: dict[int, int] | None = None) -> None:
         self.positions = {1: 0, 2: 0, 3: 0, **(positions or {})}
         """Behind the last whole line that was given out, by stream."""
+        self.incomplete = False
+        """Whether bytes were missing between those that came."""
         self._partial: dict[int, _Partial] = {}
 
     def feed(self, stream: int, offset: int, data: bytes, at_ms: int) -> Iterator[Line]:
+        """The lines that are complete with these bytes; where bytes are missing before them, a line says so."""
         partial = self._partial.get(stream)
+        expected = partial.start + len(partial.data) if partial is not None and partial.data else self.positions[stream]
+        if offset > expected:
+            self.incomplete = True
+            if partial is not None and partial.data:
+                yield self._give(stream, partial, len(partial.data), len(partial.data))
+            self.positions[stream] = offset
+            yield Line(SYSTEM, not_kept(stream, offset - expected), at_ms, self.positions[SYSTEM])
         if partial is None or not partial.data:
             partial = self._partial[stream] = _Partial(bytearray(), at_ms, offset)
         partial.data += data
@@ -68,6 +79,11 @@ class Lines:
         partial.start += consumed
         self.positions[stream] = partial.start
         return Line(stream, text, partial.at_ms, partial.start)
+
+
+def not_kept(stream: int, size: int) -> str:
+    """What is said in the place of bytes that are gone, as only so much output is kept, for so long."""
+    return f"({size} bytes of {NAMES[stream]} that were here are no longer kept.)"
 
 
 class Newest(Generic[T]):

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from mags.control.db import now_ms
 from mags.control.http.times import moment
-from mags.control.jobs.lines import NAMES, Line, Lines, Newest, encode_positions
+from mags.control.jobs.lines import NAMES, SYSTEM, Line, Lines, Newest, encode_positions
 from mags.control.jobs.output import OutputReader, Quiet
 from mags.control.lifecycles.notices import wait
 from mags.control.lifecycles.world import World
@@ -22,7 +23,10 @@ from mags.protocol.messages import Output, OutputEnd
 MAX_ENTRIES = 50_000
 MAX_TEXT = 32 << 20
 """Bytes of text in one answer, or in the lines with which a follower begins; older ones are left out."""
+NOT_KEPT = b"(The output is no longer kept.)\n"
 FRAMES = "application/vnd.mags.frames"
+GAP = 4
+"""Number of the frames that say how many bytes of a stream are missing."""
 KEEP_ALIVE = 15.0
 RECORD_PATIENCE = 5.0
 """Seconds that the record of a script's end may come later than its output's end."""
@@ -43,11 +47,13 @@ def entry(line: Line) -> dict[str, Any]:
 
 
 async def snapshot(world: World, job: Job, *, since_ms: int | None, tail: int | None) -> dict[str, Any]:
-    """The last entries: at most 50,000, and 32 MiB of text."""
+    """The last entries: at most 50,000, and 32 MiB of text. `truncated`: there were more, or some are gone."""
     kept: Newest[Line] = Newest(MAX_ENTRIES if tail is None else tail, MAX_TEXT)
     lines = Lines()
+    nothing = True
     async with aclosing(OutputReader(world.connection, job.id).stored()) as stored:
         async for value in stored:
+            nothing = False
             if isinstance(value, Output):
                 for line in lines.feed(value.stream, value.offset, value.data, value.at_ms):
                     if since_ms is None or line.at_ms >= since_ms:
@@ -55,7 +61,14 @@ async def snapshot(world: World, job: Job, *, since_ms: int | None, tail: int | 
     for line in lines.rest():
         if since_ms is None or line.at_ms >= since_ms:
             kept.add(line, len(line.text))
-    return {"logs": [entry(line) for line in kept], "truncated": kept.too_large or (kept.too_many and tail is None)}
+    gone = lines.incomplete or (nothing and _ended_itself(job))
+    truncated = kept.too_large or (kept.too_many and tail is None) or gone
+    return {"logs": [entry(line) for line in kept], "truncated": truncated}
+
+
+def _ended_itself(job: Job) -> bool:
+    """So that its output had an end, if nothing else."""
+    return job.exit_code is not None
 
 
 async def _following(
@@ -65,6 +78,7 @@ async def _following(
     reader = OutputReader(world.connection, job.id, positions)
     trouble = 0.0
     silent_looks = 0
+    nothing = not any(reader.positions.values())
     while True:
         try:
             async with aclosing(reader.follow()) as source:
@@ -74,10 +88,12 @@ async def _following(
                         silent_looks += 1
                         end = await _over_without_end(world, job) if silent_looks > 1 else None
                         if end is not None:
+                            if nothing and end.exit_code is not None:
+                                yield Output(stream=SYSTEM, offset=0, data=NOT_KEPT, at_ms=now_ms())
                             yield end
                             return
                     else:
-                        silent_looks = 0
+                        silent_looks, nothing = 0, False
                     yield value
                     if isinstance(value, OutputEnd):
                         return
@@ -120,12 +136,17 @@ async def _final(world: World, job: Job, end: OutputEnd) -> bytes:
 
 
 async def frames(world: World, job: Job, positions: dict[int, int]) -> AsyncGenerator[bytes, None]:
-    """[1 byte stream][4 bytes length][data]..., at last stream 0 with JSON."""
+    """[1 byte stream][4 bytes length][data]..., at last stream 0 with JSON. Stream 4 stands for bytes that are gone."""
     quiet = 0.0
+    expected = dict(positions)
     async with aclosing(_following(world, job, positions)) as source:
         async for value in source:
             if isinstance(value, Output):
                 quiet = 0.0
+                if (missing := value.offset - expected[value.stream]) > 0:
+                    gap = _json.encode({"stream": value.stream, "bytes": missing})
+                    yield struct.pack(">BI", GAP, len(gap)) + gap
+                expected[value.stream] = value.offset + len(value.data)
                 yield struct.pack(">BI", value.stream, len(value.data)) + value.data
             elif isinstance(value, OutputEnd):
                 final = await _final(world, job, value)
