@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,13 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
-from schemathesis.config import SchemathesisConfig
+from schemathesis import GenerationMode
+from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
+from schemathesis.core.parameters import ParameterLocation
 
 from tests.integration.control.conftest import TOKEN, alone
 
-EXAMPLES = 12
+EXAMPLES, WRONG_EXAMPLES = 12, 8
 """Requests made for each operation."""
 
 
@@ -41,6 +44,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             await mags.submit("sleep infinity", persistent=True, name="a", workspace_id="w")
             await mags.reaches("a", "running")
             await mags.run("echo hi", name="over")
+            cron = {"name": "tick", "cron_expression": "@yearly", "script": "true"}
+            assert (await mags.api.post("/mags-cron", json=cron)).status_code == 201
             url.append(mags.url)
             ready.set()
             while not over.is_set():
@@ -63,7 +68,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def schema(server: str) -> Any:
-    return schemathesis.openapi.from_url(f"{server}/openapi.json", config=SchemathesisConfig())
+    generation = GenerationConfig(allow_extra_parameters=False, with_security_parameters=False)
+    projects = ProjectsConfig(default=ProjectConfig(generation=generation))
+    return schemathesis.openapi.from_url(f"{server}/openapi.json", config=SchemathesisConfig(projects=projects))
 
 
 def test_the_document_names_every_endpoint_of_the_contract(schema: Any) -> None:
@@ -86,33 +93,100 @@ def test_answers_have_the_fields_of_the_document_and_no_others(schema: Any, serv
             made = next((str(body[name]) for name in ("id", "file_id", "request_id") if name in body), made)
 
 
-def test_no_request_is_answered_with_a_defect(schema: Any, server: str) -> None:
+def test_unknown_ids_are_not_found(server: str) -> None:
+    """With requests that are right in all else."""
+    tried = 0
+    with httpx.Client(base_url=f"{server}/api/v1", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60) as api:
+        for method, template, path, more in CALLS:
+            if "{" not in template:
+                continue
+            for unknown in ("nobody-has-this", "3f0c2a9e-0000-4000-8000-000000000001"):
+                query = path.partition("?")[2]
+                response = api.request(method, re.sub(r"{.*?}", unknown, template) + f"?{query}", **more)
+                assert (response.status_code, response.json()["code"]) == (404, "not_found"), (method, template)
+                tried += 1
+    assert tried > 40
+
+
+def test_no_request_is_answered_with_a_defect(schema: Any) -> None:
     tried = 0
     for result in schema.get_all_operations():
         operation = result.ok()
 
-        @hypothesis.settings(
-            max_examples=EXAMPLES,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            phases=[hypothesis.Phase.generate],
-            suppress_health_check=list(hypothesis.HealthCheck),
-        )
+        @as_many_as(EXAMPLES)
         @hypothesis.given(case=operation.as_strategy())
         def one(case: Any) -> None:
             nonlocal tried
             tried += 1
-            response = case.call(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
-            assert response.status_code < 500 or response.status_code == 503, (case.as_curl_command(), response.text)
+            response = sent(case)
+            assert response.status_code < 500, (case.as_curl_command(), response.text)
             if response.status_code >= 400:
-                body = response.json()
-                assert set(body) == {"error", "code", "details"}, (case.as_curl_command(), response.text)
+                check_problem(case, response)
 
         one()
     assert tried > 100
 
 
+def test_a_request_that_the_document_forbids_is_refused(schema: Any) -> None:
+    """Wrong types, values out of range, what is missing: in path, query, headers and body."""
+    tried, nothing_to_violate = 0, set()
+    for result in schema.get_all_operations():
+        operation = result.ok()
+
+        @as_many_as(WRONG_EXAMPLES)
+        @hypothesis.given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+        def one(case: Any) -> None:
+            nonlocal tried
+            wrong = {part for part, info in case.meta.components.items() if info.mode is GenerationMode.NEGATIVE}
+            if "id" in case.path_parameters and ParameterLocation.PATH not in wrong:
+                case.path_parameters["id"] = THERE.get(case.path.split("/")[3])
+            if wrong == {ParameterLocation.BODY} and case.media_type == "application/octet-stream":
+                return  # any bytes are right
+            if wrong == {ParameterLocation.QUERY} and any(isinstance(one, dict | list) for one in case.query.values()):
+                return  # in a URL it is the same name several times, the last of which may be right
+            tried += 1
+            response = sent(case)
+            assert response.status_code in (400, 422), (case.as_curl_command(), response.status_code, response.text)
+            check_problem(case, response)
+
+        try:
+            one()
+        except hypothesis.errors.Unsatisfiable:
+            nothing_to_violate.add(f"{operation.method.upper()} {operation.path.removeprefix('/api/v1')}")
+    assert nothing_to_violate == WITHOUT_PARAMETERS
+    assert tried > 200
+
+
+def as_many_as(examples: int) -> hypothesis.settings:
+    return hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+
+
+def sent(case: Any) -> Any:
+    return case.call(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+
+
+def check_problem(case: Any, response: Any) -> None:
+    assert set(response.json()) == {"error", "code", "details"}, (case.as_curl_command(), response.text)
+
+
+THERE = {"mags-jobs": "a", "mags-workspaces": "w", "mags-cron": "tick"}
+"""Of the things with an id in their addresses, one that the server has."""
+WITHOUT_PARAMETERS = {
+    "GET /health",
+    "GET /mags-jobs/pool-status",
+    "GET /mags-files",
+    "GET /mags-url-aliases",
+    "GET /mags-cron",
+    "GET /me",
+    "GET /ssh-keys",
+}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 CALLS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("GET", "/health", "/health", {}),
