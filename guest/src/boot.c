@@ -72,6 +72,7 @@ int boot(void) {
     agent.random = open("/dev/urandom", O_RDWR | O_CLOEXEC);
     agent.ptmx = "/pts/ptmx";
     network_loopback();
+    network_only_ipv4();
     // With a fork bomb in the guest the host must still be answered.
     setpriority(PRIO_PROCESS, 0, -20);
     // We hold a few for each process; servers among the processes raise their own.

@@ -1,6 +1,7 @@
 #include "network.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <netinet/in.h>
@@ -9,6 +10,8 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "console.h"
 
 static void put_address(struct sockaddr *to, const void *address) {
     struct sockaddr_in in = {.sin_family = AF_INET};
@@ -57,6 +60,15 @@ int network_set(const uint8_t address[4], uint8_t prefix, const uint8_t gateway[
     int error = prefix <= 32 ? set(fd, address, prefix, gateway) : EINVAL;
     close(fd);
     return error;
+}
+
+void network_only_ipv4(void) {
+    int fd = open("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return; // a kernel without IPv6, or a machine without a card
+    if (write(fd, "1", 1) < 0)
+        say("mags-agent: IPv6 of eth0 stays on: %s", strerror(errno));
+    close(fd);
 }
 
 int network_loopback(void) {

@@ -59,7 +59,8 @@ static bool mount_disks(void) {
     find_work_disk(device);
     if (!mounted("/dev/vda", IMAGE_MOUNT, "ext4", MS_RDONLY | MS_NOATIME, NULL))
         return false;
-    if (!mounted(device, WORK_MOUNT, "ext4", MS_NOATIME, NULL))
+    // Its tables are zeroed already, and its bitmaps are read when they are needed: the disk may be far away.
+    if (!mounted(device, WORK_MOUNT, "ext4", MS_NOATIME, "noinit_itable,no_prefetch_block_bitmaps"))
         return false;
     mkdir(WORK_MOUNT "/upper", 0755);
     mkdir(WORK_MOUNT "/work", 0700);

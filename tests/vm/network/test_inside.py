@@ -74,9 +74,9 @@ async def test_ipv6_leads_a_vm_nowhere(inside: Inside) -> None:
         answering.start()
         try:
             probe = f"wget -q -T 5 -O - 'http://[{host}]:8080/'"
-            status, output = await inside.run(
-                f"ip -6 address add {guest}/64 dev eth0; ip -6 route add default dev eth0; ip -6 address; {probe}"
-            )
+            setup = f"ip -6 address add {guest}/64 dev eth0; ip -6 route add default dev eth0; ip -6 address"
+            switch = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6"
+            status, output = await inside.run(f"echo 0 >{switch}; {setup}; {probe}")
             assert guest in output, "the guest has no IPv6: nothing was tried"
             assert status != 0 and "REACHED" not in output
         finally:

@@ -16,7 +16,7 @@ from pathlib import Path
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.spec import VmSpec
 
-DEVICES = "1 microvm rtc serial blk:image blk:work net serialport:mags.agent"
+DEVICES = "2 microvm rtc serial blk:image blk:work net serialport:mags.agent"
 """Raise the number when a change of the command line makes older templates unusable."""
 
 MACHINE = "microvm,rtc=on,pic=off,pit=off,auto-kernel-cmdline=on"
@@ -156,7 +156,9 @@ class Machine:
         words += ["-device", "virtio-blk-device,drive=image,serial=image"]
         words += ["-device", f"virtio-blk-device,drive={WORK_NODE},serial=work,{ON_ERROR}"]
         network = LOOSE_TAP if descriptors.tap is None else f"fd={descriptors.tap}"
-        words += ["-netdev", f"tap,id=net,{network}", "-device", f"virtio-net-device,netdev=net,mac={GUEST_MAC}"]
+        # Nobody needs to hear that a clone has come: the other end of its link is made for it.
+        card = f"virtio-net-device,netdev=net,mac={GUEST_MAC},guest_announce=off"
+        words += ["-netdev", f"tap,id=net,{network}", "-device", card]
         words += ["-chardev", f"socket,id={CHANNEL},fd={descriptors.agent},server=on,wait=off"]
         words += ["-device", "virtio-serial-device,max_ports=2"]
         words += ["-device", f"virtserialport,chardev={CHANNEL},name=mags.agent"]
@@ -193,6 +195,8 @@ def _raw_file(name: str, path: Path) -> dict[str, object]:
 def kernel_arguments(accelerator: str) -> str:
     """The guest kernel's command line."""
     words = ["console=ttyS0", "quiet", "reboot=t", "panic=-1", "random.trust_cpu=on"]
+    # A debugging aid of the kernel's that samples allocations, and changes its code for each sample.
+    words.append("kfence.sample_interval=0")
     if accelerator == TCG:
         # Protections against speculation only cost time where nothing speculates. Told the clock rate, the kernel
         # does not measure it, which fails on a busy host and then hangs the boot.
