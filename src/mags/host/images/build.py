@@ -16,6 +16,8 @@ COMMON_PACKAGES = ("python3", "nodejs", "npm", "git", "curl", "wget", "ca-certif
 ALPINE_PACKAGES = (*COMMON_PACKAGES, "py3-pip")
 DEBIAN_PACKAGES = (*COMMON_PACKAGES, "python3-pip", "iproute2", "procps")
 DEBIAN_SUITE = "bookworm"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""Named, as on Ubuntu apt does not trust Debian's keys by itself."""
 INSTEAD = "For python3, node and git: `mags image build debian`, then `mags run --image debian`"
 PIP_SETTINGS = "[global]\nbreak-system-packages = true\nroot-user-action = ignore\n"
 """A VM is nobody's desktop: `pip install` puts packages where its python3 finds them (else it refuses, PEP 668)."""
@@ -60,10 +62,13 @@ async def build_debian(
     progress: Progress = silent,
 ) -> Image:
     """Debian with the common tools, by mmdebstrap. mirrors: URLs or lines of sources.list, else the distribution's."""
+    if not KEYRING.exists():
+        raise ImageError("Debian's keys are missing here: `apt-get install debian-archive-keyring`.")
     async with store.locked(f"image-{check_name(name)}"), store.workspace() as scratch:
         progress(f"Fetching Debian {suite} (a few minutes)")
         archive = scratch / "debian.tar"
         command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--quiet"]
+        command += [f"--keyring={KEYRING}"]
         command += ["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]
         command += [suite, str(archive), *mirrors]
         try:
