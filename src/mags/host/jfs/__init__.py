@@ -2,8 +2,9 @@
 
     exports     Exports: one listener and one directory a VM     server       connections, calls, replies
     procedures  NFS and MOUNT: arguments in, results out         files        what they do, confined to the export
-    handles     signed file handles      openfiles, listings     what is kept between calls
-    rpc, xdr, protocol                   the wire: pure
+    handles     signed file handles      roots        what they lead to, also when the volume is mounted anew
+    openfiles, listings                  what is kept between calls
+    rpc, xdr, protocol, values           the wire: pure
 
 The server is a security border: everything that comes in was written by a guest. Names are resolved one at a time,
 beneath the export, never through a link; handles are signed for one export.

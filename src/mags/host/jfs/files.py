@@ -7,28 +7,24 @@ the guest's kernel asks `access` first, and its root may do everything in its ow
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import stat
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from mags.host.jfs import beneath
 from mags.host.jfs.beneath import UTIME_NOW, UTIME_OMIT, check_name
-from mags.host.jfs.handles import Handles
 from mags.host.jfs.listings import Listings
 from mags.host.jfs.openfiles import OpenFiles
 from mags.host.jfs.protocol import Access, CreateMode, Refusal, Status
+from mags.host.jfs.roots import Root
 from mags.host.jfs.rpc import Caller
 
 T = TypeVar("T")
 Attributes = os.stat_result
-DEAD = frozenset({errno.ENOTCONN, errno.EBADF, errno.ECONNABORTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +55,15 @@ class Files:
     def __init__(self, directory: Path, key: bytes, export: str, permit: Callable[[], bool] = lambda: True) -> None:
         """permit: whether anything may be changed now."""
         self.permit = permit
-        self._directory, self._key, self._export = directory, key, export
-        self._lock = threading.Lock()
         self._listings = Listings()
         self._opened = OpenFiles(self.lose)
         self.verifier = secrets.token_bytes(8)
         """Changes when written but uncommitted data may be lost; clients then write it again."""
-        self._roots: list[int] = []
-        """Those of dead mounts too: another thread may be using one, so its number must not be given again."""
-        self._open_root()
-
-    def _open_root(self) -> None:
-        try:
-            root = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError as error:  # its volume is not mounted at the moment
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)) from error
-        self._root = root
-        self._roots.append(root)
-        self._handles = Handles(root, self._key, self._export)
-        self._root_number = os.fstat(root).st_ino
+        self._root = Root(directory, key, export, forget=self._opened.clear, lose=self.lose)
 
     def close(self) -> None:
         self._opened.clear()
-        while self._roots:
-            os.close(self._roots.pop())
+        self._root.close()
 
     def lose(self) -> None:
         self.verifier = secrets.token_bytes(8)
@@ -92,55 +73,32 @@ class Files:
         self._opened.sweep()
 
     def attempt(self, work: Callable[[], T]) -> T:
-        """Do a call; once more with new descriptors if the mount was made anew, or its processes were."""
-        seen = self.verifier
-        try:
-            return self._checked(work)
-        except OSError as error:
-            if error.errno not in DEAD:
-                raise
-            with self._lock:
-                if self.verifier == seen:
-                    self._opened.clear()
-                    self._open_root()
-                    self.lose()
-            return self._checked(work)
-
-    def _checked(self, work: Callable[[], T]) -> T:
-        """The kernel calls every handle stale that it cannot look up now: believe it only if the volume works."""
-        try:
-            return work()
-        except Refusal as refusal:
-            if refusal.status is Status.STALE:
-                try:
-                    os.stat(f".probe-{secrets.token_hex(8)}", dir_fd=self._root)  # a name that no cache knows
-                except FileNotFoundError:
-                    pass
-            raise
+        """Do a call; again if the volume was mounted anew."""
+        return self._root.attempt(work)
 
     # --- looking
 
     def root(self) -> tuple[bytes, Attributes]:
-        return self._handles.of(self._root), os.fstat(self._root)
+        return self._root.handles.of(self._root.descriptor), os.fstat(self._root.descriptor)
 
     def attributes(self, handle: bytes) -> Attributes:
-        with self._path(handle) as descriptor:
+        with self._root.path(handle) as descriptor:
             return os.fstat(descriptor)
 
     def lookup(self, directory: bytes, name: bytes) -> tuple[bytes, Attributes, Attributes]:
         """Handle and attributes of the entry, and attributes of the directory."""
-        with self._directory_of(directory) as parent:
+        with self._root.directory(directory) as parent:
             above = os.fstat(parent)
             if name == b".":
                 return directory, above, above
             if name == b"..":
-                if above.st_ino == self._root_number:
+                if above.st_ino == self._root.number:
                     return directory, above, above
                 found = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
             else:
                 found = beneath.open_beneath(parent, check_name(name), os.O_PATH)
             try:
-                return self._handles.of(found), os.fstat(found), above
+                return self._root.handles.of(found), os.fstat(found), above
             finally:
                 os.close(found)
 
@@ -150,7 +108,7 @@ class Files:
         return wanted & _allowed(attributes, caller), attributes
 
     def read_link(self, handle: bytes) -> tuple[bytes, Attributes]:
-        with self._path(handle) as descriptor:
+        with self._root.path(handle) as descriptor:
             attributes = os.fstat(descriptor)
             if not stat.S_ISLNK(attributes.st_mode):
                 raise Refusal(Status.INVAL)
@@ -158,9 +116,9 @@ class Files:
 
     def list(self, handle: bytes, cookie: int) -> tuple[Attributes, int, list[tuple[int, bytes]]]:
         """Attributes of the directory, the number of its parent, and its entries behind the cookie."""
-        with self._directory_of(handle, os.O_RDONLY) as directory:
+        with self._root.directory(handle, os.O_RDONLY) as directory:
             attributes = os.fstat(directory)
-            above = attributes if attributes.st_ino == self._root_number else os.stat("..", dir_fd=directory)
+            above = attributes if attributes.st_ino == self._root.number else os.stat("..", dir_fd=directory)
             return attributes, above.st_ino, self._listings.after(directory, cookie)
 
     def entry(self, handle: bytes, name: bytes) -> tuple[bytes, Attributes] | None:
@@ -172,21 +130,21 @@ class Files:
             return None
 
     def file_system(self, handle: bytes) -> tuple[os.statvfs_result, Attributes]:
-        with self._path(handle) as descriptor:
+        with self._root.path(handle) as descriptor:
             return os.statvfs(descriptor), os.fstat(descriptor)
 
     # --- bytes
 
     def read(self, handle: bytes, offset: int, count: int) -> tuple[bytes, bool, Attributes]:
         """The bytes, whether the file ends there, and its attributes."""
-        with self._opened.use(handle, lambda flags: self._open_regular(handle, flags), write=False) as file:
+        with self._opened.use(handle, lambda flags: self._root.open_regular(handle, flags), write=False) as file:
             data = os.pread(file.descriptor, count, offset)
             attributes = os.fstat(file.descriptor)
             return data, offset + len(data) >= attributes.st_size, attributes
 
     def write(self, handle: bytes, offset: int, data: bytes, *, stable: bool) -> tuple[Attributes, Attributes]:
         """Attributes before and after. `stable`: in the store before this returns."""
-        with self._opened.use(handle, lambda flags: self._open_regular(handle, flags), write=True) as file:
+        with self._opened.use(handle, lambda flags: self._root.open_regular(handle, flags), write=True) as file:
             before = os.fstat(file.descriptor)
             view, at = memoryview(data), offset
             try:
@@ -212,7 +170,7 @@ class Files:
 
     def change(self, handle: bytes, changes: Changes, guard: tuple[int, int] | None) -> tuple[Attributes, Attributes]:
         """Attributes before and after. `guard`: refused (NOT_SYNC) unless that is the file's ctime."""
-        with self._path(handle) as descriptor:
+        with self._root.path(handle) as descriptor:
             before = os.fstat(descriptor)
             if guard is not None and guard != divmod(before.st_ctime_ns, 10**9):
                 raise Refusal(Status.NOT_SYNC)
@@ -224,7 +182,7 @@ class Files:
     ) -> Made:
         """Make a regular file. `token`: the client's verifier of an EXCLUSIVE creation, kept in the file's times."""
         times = _token_times(token) if how is CreateMode.EXCLUSIVE else None
-        with self._directory_of(directory) as parent:
+        with self._root.directory(directory) as parent:
             before = os.fstat(parent)
             fresh = True
             try:
@@ -241,7 +199,7 @@ class Files:
                     raise Refusal(Status.EXIST)
                 if not fresh and not stat.S_ISREG(attributes.st_mode):
                     raise Refusal(Status.EXIST)
-                handle = self._handles.of(made)
+                handle = self._root.handles.of(made)
                 if fresh:
                     self._own(made, before, caller, changes)
                     if times is not None:
@@ -281,21 +239,21 @@ class Files:
 
     def remove(self, directory: bytes, name: bytes, *, tree: bool) -> tuple[Attributes, Attributes]:
         """Attributes of the directory before and after. `tree`: a directory, which must be empty; else a file."""
-        with self._directory_of(directory) as parent:
+        with self._root.directory(directory) as parent:
             before = os.fstat(parent)
             (os.rmdir if tree else os.unlink)(check_name(name), dir_fd=parent)
             return before, os.fstat(parent)
 
     def rename(self, source: bytes, name: bytes, target: bytes, new: bytes) -> tuple[Attributes, ...]:
         """Attributes of both directories: source's before and after, target's before and after."""
-        with self._directory_of(source) as one, self._directory_of(target) as two:
+        with self._root.directory(source) as one, self._root.directory(target) as two:
             before = os.fstat(one), os.fstat(two)
             os.rename(check_name(name), check_name(new), src_dir_fd=one, dst_dir_fd=two)
             return before[0], os.fstat(one), before[1], os.fstat(two)
 
     def link(self, handle: bytes, directory: bytes, name: bytes) -> tuple[Attributes, Attributes, Attributes]:
         """Attributes of the file, and of the directory before and after."""
-        with self._path(handle) as file, self._directory_of(directory) as parent:
+        with self._root.path(handle) as file, self._root.directory(directory) as parent:
             before = os.fstat(parent)
             kind = os.fstat(file).st_mode
             if stat.S_ISDIR(kind):
@@ -310,14 +268,14 @@ class Files:
     def _make(
         self, directory: bytes, name: bytes, changes: Changes, caller: Caller, make: Callable[[int, bytes], None]
     ) -> Made:
-        with self._directory_of(directory) as parent:
+        with self._root.directory(directory) as parent:
             before = os.fstat(parent)
             make(parent, check_name(name))
             made = beneath.open_beneath(parent, name, os.O_PATH)
             try:
                 self._own(made, before, caller, changes)
                 attributes = os.fstat(made)
-                handle = self._handles.of(made)
+                handle = self._root.handles.of(made)
                 if not stat.S_ISLNK(attributes.st_mode):
                     self._apply(handle, made, attributes, changes)
                 return Made(handle, os.fstat(made), before, os.fstat(parent))
@@ -345,37 +303,12 @@ class Files:
                 raise Refusal(Status.NOTSUPP)
             os.chmod(beneath.proc_path(descriptor), changes.mode & 0o7777)  # noqa: PTH101 - after chown, which clears bits
         if changes.size is not None:
-            with self._opened.use(handle, lambda flags: self._open_regular(handle, flags), write=True) as file:
+            with self._opened.use(handle, lambda flags: self._root.open_regular(handle, flags), write=True) as file:
                 os.ftruncate(file.descriptor, changes.size)
                 file.dirty = True
         if changes.atime is not None or changes.mtime is not None:
             omit = (0, UTIME_OMIT)
             beneath.set_times(descriptor, changes.atime or omit, changes.mtime or omit)
-
-    @contextmanager
-    def _path(self, handle: bytes) -> Iterator[int]:
-        """The file, open for its attributes only."""
-        descriptor = self._handles.open(handle, os.O_PATH | os.O_NOFOLLOW)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    @contextmanager
-    def _directory_of(self, handle: bytes, flags: int = os.O_PATH) -> Iterator[int]:
-        descriptor = self._handles.open(handle, flags | os.O_DIRECTORY | os.O_NOFOLLOW)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def _open_regular(self, handle: bytes, flags: int) -> int:
-        """Open a file for its bytes. What is none is refused before it is opened: a FIFO would block."""
-        with self._path(handle) as descriptor:
-            mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise Refusal(Status.ISDIR if stat.S_ISDIR(mode) else Status.INVAL)
-        return self._handles.open(handle, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
 
 def _allowed(attributes: Attributes, caller: Caller) -> int:

@@ -6,11 +6,10 @@ refusal is the status and some empty optionals (`_EMPTY`).
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable
 
-from mags.host.jfs import protocol
-from mags.host.jfs.files import UTIME_NOW, Attributes, Changes, Files, Made
+from mags.host.jfs import protocol, values
+from mags.host.jfs.files import Changes, Files
 from mags.host.jfs.protocol import CreateMode, FileType, MountProcedure, Procedure, Refusal, Stable, Status, status_of
 from mags.host.jfs.rpc import AUTH_SYS, Caller
 from mags.host.jfs.xdr import Garbage, Reader, Writer
@@ -18,15 +17,6 @@ from mags.host.jfs.xdr import Garbage, Reader, Writer
 PATH = b"/jfs"
 """The only path that MOUNT gives out: every VM has one export."""
 
-_KINDS = {
-    stat.S_IFREG: FileType.REGULAR,
-    stat.S_IFDIR: FileType.DIRECTORY,
-    stat.S_IFBLK: FileType.BLOCK,
-    stat.S_IFCHR: FileType.CHARACTER,
-    stat.S_IFLNK: FileType.LINK,
-    stat.S_IFSOCK: FileType.SOCKET,
-    stat.S_IFIFO: FileType.FIFO,
-}
 _P = Procedure
 _EMPTY = {_P.GETATTR: 0, _P.SETATTR: 2, _P.WRITE: 2, _P.CREATE: 2, _P.MKDIR: 2, _P.SYMLINK: 2, _P.MKNOD: 2,
           _P.REMOVE: 2, _P.RMDIR: 2, _P.RENAME: 4, _P.LINK: 3, _P.COMMIT: 2}  # fmt: skip
@@ -74,76 +64,6 @@ def mount(files: Files, number: int, arguments: memoryview) -> bytes:
     return b""
 
 
-# --- values
-
-
-def _attributes(out: Writer, one: Attributes) -> Writer:
-    kind = _KINDS.get(stat.S_IFMT(one.st_mode), FileType.REGULAR)
-    out.u32(kind, one.st_mode & 0o7777, one.st_nlink, one.st_uid, one.st_gid)
-    out.u64(one.st_size, one.st_blocks * 512).u32(0, 0).u64(1, one.st_ino)
-    for moment in (one.st_atime_ns, one.st_mtime_ns, one.st_ctime_ns):
-        seconds, nanoseconds = divmod(moment, 10**9)
-        out.u32(seconds & 0xFFFFFFFF, nanoseconds)
-    return out
-
-
-def _after(out: Writer, one: Attributes) -> Writer:
-    """post_op_attr"""
-    return _attributes(out.boolean(True), one)
-
-
-def _both(out: Writer, before: Attributes, after: Attributes) -> Writer:
-    """wcc_data"""
-    out.boolean(True).u64(before.st_size)
-    for moment in (before.st_mtime_ns, before.st_ctime_ns):
-        seconds, nanoseconds = divmod(moment, 10**9)
-        out.u32(seconds & 0xFFFFFFFF, nanoseconds)
-    return _after(out, after)
-
-
-def _made(made: Made) -> Writer:
-    out = Writer().u32(Status.OK).boolean(True).opaque(made.handle)
-    return _both(_after(out, made.attributes), made.before, made.after)
-
-
-def _handle(reader: Reader) -> bytes:
-    return reader.opaque(protocol.HANDLE_LIMIT)
-
-
-def _name(reader: Reader) -> bytes:
-    return reader.opaque(protocol.PATH_LIMIT)
-
-
-def _changes(reader: Reader) -> Changes:
-    """sattr3"""
-    mode, uid, gid = (reader.u32() if reader.boolean() else None for _ in range(3))
-    size = reader.u64() if reader.boolean() else None
-    if size is not None and size >> 63:
-        raise Refusal(Status.FBIG)
-    return Changes(mode, uid, gid, size, _time(reader), _time(reader))
-
-
-def _time(reader: Reader) -> tuple[int, int] | None:
-    how = reader.u32()
-    if how > 2:
-        raise Garbage("an unknown way to set a time")
-    if how == 0:
-        return None
-    if how == 1:
-        return 0, UTIME_NOW
-    seconds, nanoseconds = reader.u32(), reader.u32()
-    if nanoseconds >= 10**9:
-        raise Refusal(Status.INVAL)
-    return seconds, nanoseconds
-
-
-def _offset(reader: Reader) -> int:
-    offset = reader.u64()
-    if offset >> 63:
-        raise Refusal(Status.FBIG)
-    return offset
-
-
 # --- procedures
 
 
@@ -152,100 +72,100 @@ def _null(files: Files, reader: Reader, caller: Caller) -> Writer:
 
 
 def _getattr(files: Files, reader: Reader, caller: Caller) -> Writer:
-    return _attributes(Writer().u32(Status.OK), files.attributes(_handle(reader)))
+    return values.attributes(Writer().u32(Status.OK), files.attributes(values.handle(reader)))
 
 
 def _setattr(files: Files, reader: Reader, caller: Caller) -> Writer:
-    handle, changes = _handle(reader), _changes(reader)
+    handle, changes = values.handle(reader), values.changes(reader)
     guard = (reader.u32(), reader.u32()) if reader.boolean() else None
-    return _both(Writer().u32(Status.OK), *files.change(handle, changes, guard))
+    return values.both(Writer().u32(Status.OK), *files.change(handle, changes, guard))
 
 
 def _lookup(files: Files, reader: Reader, caller: Caller) -> Writer:
-    handle, attributes, directory = files.lookup(_handle(reader), _name(reader))
-    return _after(_after(Writer().u32(Status.OK).opaque(handle), attributes), directory)
+    handle, attributes, directory = files.lookup(values.handle(reader), values.name(reader))
+    return values.after(values.after(Writer().u32(Status.OK).opaque(handle), attributes), directory)
 
 
 def _access(files: Files, reader: Reader, caller: Caller) -> Writer:
-    allowed, attributes = files.access(_handle(reader), reader.u32(), caller)
-    return _after(Writer().u32(Status.OK), attributes).u32(allowed)
+    allowed, attributes = files.access(values.handle(reader), reader.u32(), caller)
+    return values.after(Writer().u32(Status.OK), attributes).u32(allowed)
 
 
 def _readlink(files: Files, reader: Reader, caller: Caller) -> Writer:
-    target, attributes = files.read_link(_handle(reader))
-    return _after(Writer().u32(Status.OK), attributes).opaque(target)
+    target, attributes = files.read_link(values.handle(reader))
+    return values.after(Writer().u32(Status.OK), attributes).opaque(target)
 
 
 def _read(files: Files, reader: Reader, caller: Caller) -> Writer:
-    handle, offset, count = _handle(reader), _offset(reader), reader.u32()
+    handle, offset, count = values.handle(reader), values.offset(reader), reader.u32()
     data, end, attributes = files.read(handle, offset, min(count, protocol.DATA_LIMIT))
-    return _after(Writer().u32(Status.OK), attributes).u32(len(data)).boolean(end).opaque(data)
+    return values.after(Writer().u32(Status.OK), attributes).u32(len(data)).boolean(end).opaque(data)
 
 
 def _write(files: Files, reader: Reader, caller: Caller) -> Writer:
-    handle, offset, count, stable = _handle(reader), _offset(reader), reader.u32(), reader.u32()
+    handle, offset, count, stable = values.handle(reader), values.offset(reader), reader.u32(), reader.u32()
     data = reader.opaque(protocol.DATA_LIMIT)
     if stable > 2 or len(data) != count or (offset + count) >> 63:
         raise Refusal(Status.INVAL)
     verifier = files.verifier
     before, after = files.write(handle, offset, data, stable=stable != Stable.UNSTABLE)
-    out = _both(Writer().u32(Status.OK), before, after)
+    out = values.both(Writer().u32(Status.OK), before, after)
     return out.u32(count, Stable.FILE_SYNC if stable else Stable.UNSTABLE).fixed(verifier)
 
 
 def _create(files: Files, reader: Reader, caller: Caller) -> Writer:
-    directory, name, number = _handle(reader), _name(reader), reader.u32()
+    directory, name, number = values.handle(reader), values.name(reader), reader.u32()
     if number > 2:
         raise Garbage("an unknown way to create")
     how = CreateMode(number)
-    changes, token = (Changes(), reader.fixed(8)) if how is CreateMode.EXCLUSIVE else (_changes(reader), b"")
-    return _made(files.create(directory, name, how, changes, token, caller))
+    changes, token = (Changes(), reader.fixed(8)) if how is CreateMode.EXCLUSIVE else (values.changes(reader), b"")
+    return values.made(files.create(directory, name, how, changes, token, caller))
 
 
 def _mkdir(files: Files, reader: Reader, caller: Caller) -> Writer:
-    return _made(files.make_directory(_handle(reader), _name(reader), _changes(reader), caller))
+    return values.made(files.make_directory(values.handle(reader), values.name(reader), values.changes(reader), caller))
 
 
 def _symlink(files: Files, reader: Reader, caller: Caller) -> Writer:
-    directory, name, changes = _handle(reader), _name(reader), _changes(reader)
-    return _made(files.make_link(directory, name, reader.opaque(protocol.TARGET_LIMIT), changes, caller))
+    directory, name, changes = values.handle(reader), values.name(reader), values.changes(reader)
+    return values.made(files.make_link(directory, name, reader.opaque(protocol.TARGET_LIMIT), changes, caller))
 
 
 def _mknod(files: Files, reader: Reader, caller: Caller) -> Writer:
-    directory, name, kind = _handle(reader), _name(reader), reader.u32()
+    directory, name, kind = values.handle(reader), values.name(reader), reader.u32()
     if kind not in (FileType.FIFO, FileType.SOCKET):  # a device would be one of the host's
         raise Refusal(Status.PERM if kind in (FileType.BLOCK, FileType.CHARACTER) else Status.BADTYPE)
-    return _made(files.make_fifo(directory, name, _changes(reader), caller, socket=kind == FileType.SOCKET))
+    return values.made(files.make_fifo(directory, name, values.changes(reader), caller, socket=kind == FileType.SOCKET))
 
 
 def _remove(files: Files, reader: Reader, caller: Caller) -> Writer:
-    return _both(Writer().u32(Status.OK), *files.remove(_handle(reader), _name(reader), tree=False))
+    return values.both(Writer().u32(Status.OK), *files.remove(values.handle(reader), values.name(reader), tree=False))
 
 
 def _rmdir(files: Files, reader: Reader, caller: Caller) -> Writer:
-    return _both(Writer().u32(Status.OK), *files.remove(_handle(reader), _name(reader), tree=True))
+    return values.both(Writer().u32(Status.OK), *files.remove(values.handle(reader), values.name(reader), tree=True))
 
 
 def _rename(files: Files, reader: Reader, caller: Caller) -> Writer:
-    source, name, target, new = _handle(reader), _name(reader), _handle(reader), _name(reader)
+    source, name, target, new = values.handle(reader), values.name(reader), values.handle(reader), values.name(reader)
     all_four = files.rename(source, name, target, new)
-    return _both(_both(Writer().u32(Status.OK), *all_four[:2]), *all_four[2:])
+    return values.both(values.both(Writer().u32(Status.OK), *all_four[:2]), *all_four[2:])
 
 
 def _link(files: Files, reader: Reader, caller: Caller) -> Writer:
-    attributes, before, after = files.link(_handle(reader), _handle(reader), _name(reader))
-    return _both(_after(Writer().u32(Status.OK), attributes), before, after)
+    attributes, before, after = files.link(values.handle(reader), values.handle(reader), values.name(reader))
+    return values.both(values.after(Writer().u32(Status.OK), attributes), before, after)
 
 
 def _readdir(files: Files, reader: Reader, caller: Caller) -> Writer:
-    handle, cookie = _handle(reader), reader.u64()
+    handle, cookie = values.handle(reader), reader.u64()
     reader.fixed(8)
     limit = min(reader.u32(), protocol.DIRECTORY_LIMIT)
     return _list(files, handle, cookie, limit, limit, plus=False)
 
 
 def _readdirplus(files: Files, reader: Reader, caller: Caller) -> Writer:
-    handle, cookie = _handle(reader), reader.u64()
+    handle, cookie = values.handle(reader), reader.u64()
     reader.fixed(8)
     names, limit = reader.u32(), min(reader.u32(), protocol.DIRECTORY_LIMIT)
     return _list(files, handle, cookie, min(names, limit), limit, plus=True)
@@ -254,7 +174,7 @@ def _readdirplus(files: Files, reader: Reader, caller: Caller) -> Writer:
 def _list(files: Files, handle: bytes, cookie: int, names_limit: int, limit: int, *, plus: bool) -> Writer:
     """Entries behind `cookie`: names and cookies in `names_limit` bytes, the whole result in `limit`."""
     own, parent, entries = files.list(handle, cookie)
-    out = _after(Writer().u32(Status.OK), own).fixed(bytes(8))
+    out = values.after(Writer().u32(Status.OK), own).fixed(bytes(8))
     special = [(1, b".", own.st_ino), (2, b"..", parent)]
     names = 0
     full = False
@@ -272,7 +192,7 @@ def _list(files: Files, handle: bytes, cookie: int, names_limit: int, limit: int
         names += size
         if plus:
             if found:
-                _after(out, found[1]).boolean(True).opaque(found[0])
+                values.after(out, found[1]).boolean(True).opaque(found[0])
             else:
                 out.u32(0, 0)
     if full and not names:
@@ -281,29 +201,29 @@ def _list(files: Files, handle: bytes, cookie: int, names_limit: int, limit: int
 
 
 def _fsstat(files: Files, reader: Reader, caller: Caller) -> Writer:
-    status, attributes = files.file_system(_handle(reader))
-    out = _after(Writer().u32(Status.OK), attributes)
+    status, attributes = files.file_system(values.handle(reader))
+    out = values.after(Writer().u32(Status.OK), attributes)
     size = status.f_frsize
     out.u64(status.f_blocks * size, status.f_bfree * size, status.f_bavail * size)
     return out.u64(status.f_files, status.f_ffree, status.f_favail).u32(0)
 
 
 def _fsinfo(files: Files, reader: Reader, caller: Caller) -> Writer:
-    out = _after(Writer().u32(Status.OK), files.attributes(_handle(reader)))
+    out = values.after(Writer().u32(Status.OK), files.attributes(values.handle(reader)))
     data = protocol.DATA_LIMIT
     out.u32(data, data, 4096, data, data, 4096, 64 << 10).u64((1 << 63) - 1).u32(0, 1)
     return out.u32(0x01 | 0x02 | 0x08 | 0x10)  # hard links, symbolic links, one answer for all, times can be set
 
 
 def _pathconf(files: Files, reader: Reader, caller: Caller) -> Writer:
-    out = _after(Writer().u32(Status.OK), files.attributes(_handle(reader)))
+    out = values.after(Writer().u32(Status.OK), files.attributes(values.handle(reader)))
     out.u32(65000, protocol.NAME_LIMIT)
     return out.boolean(True).boolean(True).boolean(False).boolean(True)
 
 
 def _commit(files: Files, reader: Reader, caller: Caller) -> Writer:
-    attributes, verifier = files.commit(_handle(reader))
-    return _both(Writer().u32(Status.OK), attributes, attributes).fixed(verifier)
+    attributes, verifier = files.commit(values.handle(reader))
+    return values.both(Writer().u32(Status.OK), attributes, attributes).fixed(verifier)
 
 
 _WORK: dict[Procedure, Work] = {
