@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.jfs import Export, Exports
+from mags.host.jfs import Export, Exports, Permit
 from mags.host.jfs.protocol import MOUNT_PROGRAM, NFS_PROGRAM, CreateMode, Procedure, Status
 from mags.host.jfs.rpc import GARBAGE_ARGS, LAST, PROC_UNAVAIL, PROG_MISMATCH, PROG_UNAVAIL
 from mags.host.jfs.xdr import Writer
@@ -275,13 +275,13 @@ async def test_guest_that_does_not_read_is_slowed(export: Export) -> None:
 
 
 async def test_without_a_permit_nothing_changes_and_the_guest_asks_again(exports: Exports, directory: Path) -> None:
-    allowed = True
+    allowed = Permit.FREELY
     export = await exports.add("vm", "127.0.0.1", directory, permit=lambda: allowed)
     client = await Client.connect("127.0.0.1", export.port)
     file = await client.create(client.root, b"f")
     await client.write(file, 0, b"before")
     await client.commit(file)
-    allowed = False
+    allowed = Permit.NO
     for change in (
         client.write(file, 0, b"behind"),
         client.commit(file),
@@ -295,6 +295,21 @@ async def test_without_a_permit_nothing_changes_and_the_guest_asks_again(exports
             await change
     assert (await client.read(file, 0, 10))[0] == b"before"
     assert sorted(await client.list(client.root)) == [b".", b"..", b"f"]
-    allowed = True
+    allowed = Permit.FREELY
     await client.write(file, 0, b"behind")
+    await client.aclose()
+
+
+async def test_what_may_be_another_s_in_a_moment_is_stored_at_once(
+    engine: Engine, exports: Exports, directory: Path
+) -> None:
+    def stored() -> int:
+        return sum(path.stat().st_size for path in engine.volume.blocks.rglob("chunks/**/*") if path.is_file())
+
+    export = await exports.add("vm", "127.0.0.1", directory, permit=lambda: Permit.AT_ONCE)
+    client = await Client.connect("127.0.0.1", export.port)
+    file = await client.create(client.root, b"f")
+    before = stored()
+    await client.write(file, 0, os.urandom(100_000))
+    assert stored() >= before + 100_000
     await client.aclose()

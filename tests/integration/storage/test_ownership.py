@@ -11,7 +11,7 @@ import pytest
 from mags.host.attachments import Workspace
 from mags.host.attachments import workspace as module
 from mags.host.attachments.hearing import Hearing
-from mags.host.jfs import Exports
+from mags.host.jfs import Exports, Permit
 from mags.host.storage.engine import Engine
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
@@ -56,7 +56,7 @@ async def test_idle_owner_hears_that_it_is_none_any_more(
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await asyncio.shield(running)
-    assert await asyncio.to_thread(workspace._permit)
+    assert await asyncio.to_thread(workspace._permit) is Permit.AT_ONCE
     if event == "deleted":
         await engine.workspaces.delete(name)
     else:

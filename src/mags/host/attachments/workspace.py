@@ -19,7 +19,7 @@ from pathlib import Path
 from mags.host.attachments.hearing import Hearing
 from mags.host.attachments.problems import as_problems
 from mags.host.guest import Jfs
-from mags.host.jfs import Exports
+from mags.host.jfs import Exports, Permit
 from mags.host.network.addresses import GATEWAY_ADDRESS
 from mags.host.storage.attached import Attached
 from mags.host.storage.errors import StaleEpoch, StorageError, StorageUnavailable
@@ -81,22 +81,22 @@ class Workspace:
             await self._exports.remove(self._attached.vm_id)
             await self._exports.add(self._attached.vm_id, host_address, self._attached.jfs, permit=self._permit)
 
-    def _permit(self) -> bool:
+    def _permit(self) -> Permit:
         """Whether the guest may change /jfs now. Blocks. Nothing refuses there what comes too late, as a sync is: so it
         is looked each time whose the workspace is, unless it can't have been given away."""
         if self._stale:
-            return False
+            return Permit.NO
         if self.discard or self._hearing.holds:
-            return True
+            return Permit.FREELY
         try:
             self._attached.look_owned()
-            return True
+            return Permit.AT_ONCE
         except StaleEpoch as error:
             self._stale = True
             log.warning("VM %s may not change /jfs any more: %s", self._attached.vm_id, error)
         except StorageError as error:
             log.debug("VM %s may not change /jfs now: %s", self._attached.vm_id, error)
-        return False
+        return Permit.NO
 
     async def begin(self, vm: Vm, guest: Callable[[], Guest]) -> None:
         """Follow the changes of a VM's disk. Before the guest may write: configured, or thawed after a wake.

@@ -4,6 +4,7 @@
     procedures  NFS and MOUNT: arguments in, results out         files        what they do, confined to the export
     handles     signed file handles      roots        what they lead to, also when the volume is mounted anew
     openfiles, listings                  what is kept between calls
+    permit      may the guest change anything?
     rpc, xdr, protocol, values           the wire: pure
 
 The server is a security border: everything that comes in was written by a guest. Names are resolved one at a time,
@@ -11,5 +12,6 @@ beneath the export, never through a link; handles are signed for one export.
 """
 
 from mags.host.jfs.exports import Export, Exports
+from mags.host.jfs.permit import Permit
 
-__all__ = ["Export", "Exports"]
+__all__ = ["Export", "Exports", "Permit"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mags.host.jfs.files import Files
+from mags.host.jfs.permit import Ask, freely
 from mags.host.jfs.procedures import PATH
 from mags.host.jfs.server import Server
 from mags.kit.files import write_atomic
@@ -57,12 +58,10 @@ class Exports:
             write_atomic(file, os.urandom(32), durable=True)
         return cls(file.read_bytes(), port or _kept_port(state / PORT_FILE))
 
-    async def add(
-        self, vm_id: str, address: str, directory: Path, *, permit: Callable[[], bool] = lambda: True
-    ) -> Export:
+    async def add(self, vm_id: str, address: str, directory: Path, *, permit: Ask = freely) -> Export:
         """Serve `directory` to what connects to `address`. Repeatable. OSError if it cannot listen or open.
 
-        permit: asked in a thread before each change. False: not now; the guest waits and asks again.
+        permit: asked in a thread before each change.
         """
         if (served := self._served.get(vm_id)) is not None:
             return served[0]

@@ -19,6 +19,7 @@ from mags.host.jfs import beneath
 from mags.host.jfs.beneath import UTIME_NOW, UTIME_OMIT, check_name
 from mags.host.jfs.listings import Listings
 from mags.host.jfs.openfiles import OpenFiles
+from mags.host.jfs.permit import Ask, freely
 from mags.host.jfs.protocol import Access, CreateMode, Refusal, Status
 from mags.host.jfs.roots import Root
 from mags.host.jfs.rpc import Caller
@@ -52,7 +53,7 @@ class Made:
 class Files:
     """The files below one directory."""
 
-    def __init__(self, directory: Path, key: bytes, export: str, permit: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, directory: Path, key: bytes, export: str, permit: Ask = freely) -> None:
         """permit: whether anything may be changed now."""
         self.permit = permit
         self._listings = Listings()

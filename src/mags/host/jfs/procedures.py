@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from mags.host.jfs import protocol, values
 from mags.host.jfs.files import Changes, Files
+from mags.host.jfs.permit import Permit
 from mags.host.jfs.protocol import CreateMode, FileType, MountProcedure, Procedure, Refusal, Stable, Status, status_of
 from mags.host.jfs.rpc import AUTH_SYS, Caller
 from mags.host.jfs.xdr import Garbage, Reader, Writer
@@ -36,8 +37,12 @@ def nfs(files: Files, number: int, arguments: memoryview, caller: Caller) -> byt
     procedure = Procedure(number)
     work = _WORK[procedure]
     try:
-        if procedure in CHANGES and not files.permit():
-            raise Refusal(Status.JUKEBOX)
+        if procedure in CHANGES:
+            permit = files.permit()
+            if permit is Permit.NO:
+                raise Refusal(Status.JUKEBOX)
+            if permit is Permit.AT_ONCE and procedure is Procedure.WRITE:
+                work = _write_through
         return files.attempt(lambda: work(files, Reader(arguments), caller)).done()
     except Refusal as refusal:
         status = refusal.status
@@ -102,15 +107,20 @@ def _read(files: Files, reader: Reader, caller: Caller) -> Writer:
     return values.after(Writer().u32(Status.OK), attributes).u32(len(data)).boolean(end).opaque(data)
 
 
-def _write(files: Files, reader: Reader, caller: Caller) -> Writer:
+def _write(files: Files, reader: Reader, caller: Caller, *, through: bool = False) -> Writer:
     handle, offset, count, stable = values.handle(reader), values.offset(reader), reader.u32(), reader.u32()
     data = reader.opaque(protocol.DATA_LIMIT)
     if stable > 2 or len(data) != count or (offset + count) >> 63:
         raise Refusal(Status.INVAL)
     verifier = files.verifier
+    stable = Stable.FILE_SYNC if through else stable
     before, after = files.write(handle, offset, data, stable=stable != Stable.UNSTABLE)
     out = values.both(Writer().u32(Status.OK), before, after)
     return out.u32(count, Stable.FILE_SYNC if stable else Stable.UNSTABLE).fixed(verifier)
+
+
+def _write_through(files: Files, reader: Reader, caller: Caller) -> Writer:
+    return _write(files, reader, caller, through=True)
 
 
 def _create(files: Files, reader: Reader, caller: Caller) -> Writer:
