@@ -1,4 +1,4 @@
-"""A workspace of very many files: written, synced, stopped, restored, exported and imported."""
+"""A workspace of very many files: written, synced, restored, also on another host, exported and imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit import fleet as fleets
+from tests.kit.fleet import Fleet
 from tests.kit.installation import Installation
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
@@ -16,11 +18,14 @@ mkdir -p /root/many && cd /root/many
 i=0
 while [ $i -lt {folders} ]; do
   mkdir $i
-  (cd $i && seq $((i * 1000 + 1)) $((i * 1000 + 1000)) | split -l 1 -a 3 - f)
+  (cd $i && seq $((i * 1000 + 1)) $((i * 1000 + 1000)) | split -l 1 -a 3 - f && chmod $((600 + i % 8 * 10)) f*)
   i=$((i + 1))
 done
 """
-LOOK = "cd /root/many && find . -type f | wc -l && find . -type f | sort | xargs cat | sort -n | md5sum"
+LOOK = """
+cd /root/many && find . -type f | wc -l && find . -type f | sort | xargs cat | sort -n | md5sum
+find . | sort | xargs stat -c '%n %a %u %s' | md5sum
+"""
 
 
 @pytest.mark.parametrize("folders", [3, pytest.param(100, marks=pytest.mark.soak)], ids=["3000 files", "100000 files"])
@@ -39,3 +44,19 @@ def test_many_files_are_all_there_everywhere(mags: Installation, tmp_path: Path,
     assert mags.cli("run", "-w", copy, LOOK, timeout=800).stdout.decode() == said
     mags.cli("stop", copy)
     mags.cli("workspace", "delete", "--yes", copy)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_hundred_thousand_files_are_restored_on_another_host(base_image: None, tmp_path: Path) -> None:
+    with fleets.metadata() as meta, fleets.seaweedfs(tmp_path) as store, Fleet(meta, store) as fleet:
+        mags, first = fleet.mags, fleet.host("a")
+        mags.cli("run", "-w", "many", "--disk", "2", MAKE.format(folders=100), timeout=800)
+        said = mags.cli("run", "-w", "many", LOOK, timeout=800).stdout.decode()
+        assert said.split()[0] == "100000"
+        mags.cli("sync", "many", timeout=800)
+        first.perish()
+        fleet.host("b")
+        assert mags.cli("run", "-w", "many", LOOK, timeout=800).stdout.decode() == said
+        assert mags.json("status", "many")["host_id"] == "b"
+        mags.cli("stop", "many")

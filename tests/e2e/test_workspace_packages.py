@@ -1,18 +1,19 @@
 """Packages that are installed in one run are there in the next, in another VM: apk's and pip's, from a server that the
-test has beside the host."""
+test has beside the host; dpkg's and npm's, from files."""
 
 from __future__ import annotations
 
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mags.host.images import ImageStore
 from mags.host.images.firmware import agent_path
-from tests.kit import python_image
+from tests.kit import machine_image, python_image
 from tests.kit.installation import CACHE, Installation
 from tests.kit.mirror import KEY, PACKAGE, make_repository, make_wheel
 from tests.kit.neighbour import neighbour
@@ -75,3 +76,47 @@ def test_what_pip_installs_is_there_in_the_next_vm(mags: Installation, site: str
         mags.cli("workspace", "delete", "--yes", "pip")
     finally:
         mags.cli("image", "remove", python_image.NAME)
+
+
+@contextmanager
+def image(mags: Installation, name: str, tree: Path, tmp_path: Path) -> Iterator[None]:
+    archive = tmp_path / "root.tar"
+    subprocess.run(["tar", "-C", tree, "-cf", archive, "."], check=True, timeout=300)
+    mags.cli("image", "import", name, str(archive), timeout=600)
+    archive.unlink()
+    try:
+        yield
+    finally:
+        mags.cli("image", "remove", name)
+
+
+def test_what_dpkg_installs_is_there_in_the_next_vm(mags: Installation, tmp_path: Path) -> None:
+    tree, name = tmp_path / "tree", "test-dpkg"
+    machine_image.make_dpkg_tree(tree, tmp_path / "scratch")
+    with image(mags, name, tree, tmp_path):
+        mags.out("run", "-w", "deb", "--image", name, f"dpkg -i {machine_image.DEB}")
+        mags.cli("stop", "deb")
+        out = mags.out("run", "-w", "deb", f"{PACKAGE}; dpkg -s {PACKAGE} | grep Status")
+        assert out == "from the deb\nconfigured\nStatus: install ok installed\n"
+        assert mags.json("status", "deb")["start_kind"] in ("clone", "cold")
+        mags.out("run", "-w", "deb", f"dpkg -P {PACKAGE}")
+        mags.cli("stop", "deb")
+        out = mags.out("run", "-w", "deb", f"command -v {PACKAGE} || echo none; dpkg-query -W | grep -c . || true")
+        assert out == "none\n0\n"
+        mags.cli("stop", "deb")
+        mags.cli("workspace", "delete", "--yes", "deb")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_what_npm_installs_is_there_in_the_next_vm(mags: Installation, tmp_path: Path) -> None:
+    tree, name = tmp_path / "tree", "test-node"
+    machine_image.make_node_tree(tree, tmp_path / "scratch")
+    with image(mags, name, tree, tmp_path):
+        install = f"npm install --offline --no-audit --no-fund -g --prefix /root/n {machine_image.TARBALL}"
+        mags.cli("run", "-w", "npm", "--image", name, "--memory", "1024", install, timeout=600)
+        mags.cli("stop", "npm")
+        assert mags.out("run", "-w", "npm", f"/root/n/bin/{PACKAGE}") == "from the tarball\n"
+        assert mags.json("status", "npm")["start_kind"] in ("clone", "cold")
+        mags.cli("stop", "npm")
+        mags.cli("workspace", "delete", "--yes", "npm")

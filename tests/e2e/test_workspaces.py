@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+import time
 
 import pytest
 
@@ -63,6 +64,41 @@ def test_forks_and_throw_away_copies_leave_their_base_alone(mags: Installation) 
     mags.cli("stop", "fork")
     assert mags.out("run", "-w", "fork", "cat /root/f") == "2\n"
     assert "base" not in {one["workspace_id"] for one in mags.json("workspace", "list")["workspaces"]}
+
+
+def test_many_throw_away_copies_of_one_base_at_once_do_not_meet(mags: Installation) -> None:
+    mags.out("run", "-w", "shared", "echo base > /root/f; echo base > /jfs/f")
+    mags.cli("stop", "shared")
+    # None ends before all have been there together.
+    script = (
+        "cat /root/f /jfs/f; echo {0} > /root/f; echo {0} > /jfs/f; touch /jfs/own-{0}; echo ready; "
+        "until [ -e /root/go ]; do sleep 0.1; done; cat /root/f /jfs/f; ls /jfs | wc -l"
+    )
+    running = []
+    try:
+        for number in range(4):
+            running.append(mags.popen("run", "--base", "shared", "-n", f"copy-{number}", script.format(number)))
+        for one in running:
+            assert one.stdout is not None
+            assert [one.stdout.readline() for _ in range(3)] == [b"base\n", b"base\n", b"ready\n"]
+        scratch = mags.data / "host" / "storage" / "mnt" / "scratch"
+        assert len(list(scratch.iterdir())) == 4
+        for number in range(4):
+            mags.cli("exec", f"copy-{number}", "touch /root/go")
+        for number, one in enumerate(running):
+            out, _ = one.communicate(timeout=120)
+            assert (one.returncode, out) == (0, f"{number}\n{number}\n2\n".encode())
+    finally:
+        for one in running:
+            if one.poll() is None:
+                one.kill()
+                one.communicate()
+    deadline = time.monotonic() + 120
+    while list(scratch.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert mags.out("run", "-w", "shared", "cat /root/f /jfs/f; ls /root /jfs") == "base\nbase\n/jfs:\nf\n\n/root:\nf\n"
+    mags.cli("stop", "shared")
 
 
 def test_a_disk_grows_while_its_vm_is_up(mags: Installation) -> None:

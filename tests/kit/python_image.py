@@ -26,8 +26,8 @@ def make_tree(tree: Path) -> str:
     # What is not compiled already is compiled at each start in a guest: slow under emulation.
     subprocess.run([program, "-m", "compileall", "-q", "-j", "0", tree], check=False, timeout=300)
     shell = Path("/bin/sh").resolve()
-    _copy(tree, [program, shell])
-    _copy(tree, _libraries([program, shell, *library.glob("lib-dynload/*.so")]))
+    copy_files(tree, [program, shell])
+    copy_files(tree, libraries([program, shell, *library.glob("lib-dynload/*.so")]))
     (tree / "bin").mkdir(exist_ok=True)
     (tree / "bin" / "sh").symlink_to(shell)
     for name in ("tmp", "root", "etc"):
@@ -35,14 +35,14 @@ def make_tree(tree: Path) -> str:
     return str(program)
 
 
-def _copy(tree: Path, files: Iterable[Path]) -> None:
+def copy_files(tree: Path, files: Iterable[Path]) -> None:
     for file in files:
         target = _inside(tree, file)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file, target)
 
 
-def _libraries(files: Iterable[Path]) -> Iterator[Path]:
+def libraries(files: Iterable[Path]) -> Iterator[Path]:
     """What the dynamic loader will look for, under the names by which it does."""
     done = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, timeout=60, check=False)
     for path in sorted(set(re.findall(r"(/\S+) \(0x", done.stdout))):
