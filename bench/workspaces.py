@@ -1,20 +1,26 @@
-"""Workspaces: starts from the store, forks, syncs, /jfs, and what is uploaded for a change."""
+"""Workspaces with their blocks in S3 (SeaweedFS on this machine): starts, forks, starts on a new host, syncs, /jfs."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import statistics
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from bench import floor
 from bench.server import Api, milliseconds, server
 from bench.table import Row, row
+from mags.host.storage.s3 import S3
+from mags.host.storage.seaweedfs import SeaweedFS
 from tests.kit.installation import Installation
 
-STARTS = 6
+PARTS = ("starts", "forks", "elsewhere", "syncs", "jfs")
+STARTS, PARKED = 6, 12
 SYNCS = 4
 SMALL_MB, BIG_MB = 10, 1000
 FILES = 2000
@@ -30,24 +36,98 @@ MANY = "mkdir -p /root/m{number}; i=0; while [ $i -lt {files} ]; do echo $i > /r
 """A small file takes a block of 4 KiB: 2,000 are 8 MB."""
 
 
-async def measure() -> list[Row]:
-    return await asyncio.to_thread(_measure)
+async def measure(parts: Collection[str] = PARTS) -> list[Row]:
+    rows: list[Row] = []
+    if "starts" in parts:
+        _say("the floor: the guest channel")
+        _, baseline = await floor.measure()
+        rows += await asyncio.to_thread(_parked, baseline)
+    return rows + await asyncio.to_thread(_measure, parts)
 
 
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def _measure() -> list[Row]:
+class Store:
+    """The bucket of an installation's SeaweedFS, and what its JuiceFS asks of it."""
+
+    def __init__(self, mags: Installation) -> None:
+        self._bucket = SeaweedFS(mags.data / "seaweedfs").bucket("mags")
+        self._storage = mags.data / "host" / "storage"
+        self._runner = asyncio.Runner()
+        self._client = S3(self._bucket)
+
+    def blocks(self) -> dict[str, int]:
+        """Those of the volume: name -> bytes."""
+
+        async def listed() -> dict[str, int]:
+            return {key: size async for key, size in self._client.objects("mags/chunks/")}
+
+        return self._runner.run(listed())
+
+    def added(self, before: dict[str, int]) -> int:
+        """Bytes of the blocks that are new since then."""
+        return sum(size for name, size in self.blocks().items() if name not in before)
+
+    def fetched(self) -> float:
+        """Bytes that this host has had from the bucket since it was mounted."""
+        for line in (self._storage / "mnt" / ".stats").read_text().splitlines():
+            name, _, value = line.rpartition(" ")
+            if name.startswith("juicefs_object_request_data_bytes") and "GET" in name:
+                return float(value)
+        return 0.0
+
+    def forget(self) -> None:
+        """As on a host that has read nothing yet: neither JuiceFS nor the kernel has a block of it."""
+        os.sync()
+        for path in (self._storage / "cache").glob("*/raw"):
+            shutil.rmtree(path)
+        Path("/proc/sys/vm/drop_caches").write_text("3")
+
+    def close(self) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+
+def _measure(parts: Collection[str]) -> list[Row]:
     # Syncs happen when they are measured and at stops only.
-    with server(MAGS_HOST_POOL_TARGET="0", MAGS_HOST_STORAGE_SYNC_INTERVAL_S="3600") as mags:
-        api = Api(mags)
+    settings = {"MAGS_HOST_POOL_TARGET": "0", "MAGS_HOST_STORAGE_SYNC_INTERVAL_S": "3600", "MAGS_UP_S3": "seaweedfs"}
+    with server(**settings) as mags:
+        api, store = Api(mags), Store(mags)
         _say(f"workspaces of {SMALL_MB} MB and of {BIG_MB} MB")
         for name, size in (("small", SMALL_MB), ("big", BIG_MB)):
             script = FILL.format(piece=PIECE_MB, count=size // PIECE_MB)
             _run(api, script, workspace_id=name, disk_gb=3)
             _stop(api, name)
-        return [*_starts(api), *_syncs(mags, api), *_jfs(mags, api)]
+        rows = _starts(api) if "starts" in parts else []
+        rows += _forks(api) if "forks" in parts else []
+        rows += _elsewhere(api, store) if "elsewhere" in parts else []
+        rows += _syncs(api, store) if "syncs" in parts else []
+        rows += _jfs(api, store) if "jfs" in parts else []
+        store.close()
+        return rows
+
+
+def _parked(baseline: Row) -> list[Row]:
+    """A VM of the pool, and one that is parked with its workspace: from the request to the recorded end."""
+    _say("VMs of the pool, and parked ones")
+    pool, parked = [], []
+    with server(MAGS_HOST_POOL_TARGET="2", MAGS_HOST_STORAGE_SYNC_INTERVAL_S="3600", MAGS_UP_S3="seaweedfs") as mags:
+        api = Api(mags)
+        _run(api, workspace_id="parked")
+        for _ in range(PARKED):
+            api.settle(2)
+            taken, kind = _run(api)
+            if kind == "pool":
+                pool.append(taken)
+            api.settle(2)
+            taken, kind = _run(api, workspace_id="parked")
+            assert kind in ("parked", "warm"), kind
+            parked.append(taken)
+    first = row("a VM of the pool, for comparison", "ms", pool)
+    goal = min(100, 4 * baseline.median)
+    return [first, row("run on a parked workspace, goal as of the pool", "ms", parked, goal=goal, baseline=first)]
 
 
 def _run(api: Api, script: str = "echo hi", **wish: object) -> tuple[float, str]:
@@ -68,35 +148,59 @@ def _stop(api: Api, workspace: str) -> None:
 
 def _starts(api: Api) -> list[Row]:
     _say("starts")
-    plain, fork = [], []
-    parked: list[float] = []
     cold: dict[str, list[float]] = {"small": [], "big": []}
-    for number in range(STARTS):
-        plain.append(_run(api, ephemeral=True)[0])
+    for _ in range(STARTS):
         for name, samples in cold.items():
             taken, kind = _run(api, workspace_id=name)
             assert kind not in ("parked", "warm"), kind
             samples.append(taken)
-            time.sleep(0.3)
-            taken, kind = _run(api, workspace_id=name)
-            assert kind in ("parked", "warm"), kind
-            parked.append(taken)
             _stop(api, name)
-        taken, _ = _run(api, workspace_id=f"fork-{number}", base_workspace_id="big")
-        fork.append(taken)
-        _stop(api, f"fork-{number}")
-        api.call("DELETE", f"/mags-workspaces/fork-{number}")
+            time.sleep(0.3)
+    small = row(f"run on a workspace of {SMALL_MB} MB, not parked", "ms", cold["small"], goal=700)
+    big = row(f"run on a workspace of {BIG_MB} MB, not parked", "ms", cold["big"], goal=700, baseline=small)
+    return [small, big, row("  the large one to the small one", "x", [big.median / small.median], goal=1.2)]
+
+
+def _forks(api: Api) -> list[Row]:
+    _say("forks")
+    plain: list[float] = []
+    forks: dict[str, list[float]] = {"small": [], "big": []}
+    for number in range(STARTS):
+        plain.append(_run(api, ephemeral=True)[0])
         time.sleep(0.3)
+        for name, samples in forks.items():
+            fork = f"fork-{name}-{number}"
+            samples.append(_run(api, workspace_id=fork, base_workspace_id=name)[0])
+            _stop(api, fork)
+            api.call("DELETE", f"/mags-workspaces/{fork}")
+            time.sleep(0.3)
     base = statistics.median(plain)
+    small, big = ([taken - base for taken in forks[name]] for name in ("small", "big"))
     return [
         row("plain start, no pool", "ms", plain),
-        row(f"workspace of {SMALL_MB} MB, not parked", "ms", cold["small"], goal=700),
-        row(f"workspace of {BIG_MB} MB, not parked", "ms", cold["big"], goal=700),
-        row("the large one to the small one", "x", [statistics.median(cold["big"]) / statistics.median(cold["small"])],
-            goal=1.2),
-        row("parked workspace", "ms", parked, goal=100),
-        row(f"fork of {BIG_MB} MB, beyond a plain start", "ms", [taken - base for taken in fork], goal=300),
+        row(f"fork of {SMALL_MB} MB, beyond a plain start", "ms", small, goal=300),
+        row(f"fork of {BIG_MB} MB, beyond a plain start", "ms", big, goal=300),
+        row("  runs on forks, the large to the small", "x",
+            [statistics.median(forks["big"]) / statistics.median(forks["small"])], goal=1.2),
     ]  # fmt: skip
+
+
+def _elsewhere(api: Api, store: Store) -> list[Row]:
+    _say("first starts on a host that has read nothing")
+    rows = []
+    for name, size in (("small", SMALL_MB), ("big", BIG_MB)):
+        times, bytes_ = [], []
+        for _ in range(STARTS):
+            store.forget()
+            before = store.fetched()
+            taken, kind = _run(api, workspace_id=name)
+            assert kind not in ("parked", "warm"), kind
+            times.append(taken)
+            bytes_.append((store.fetched() - before) / 1e6)
+            _stop(api, name)
+        rows.append(row(f"run on a workspace of {size} MB, no block of it cached", "ms", times))
+        rows.append(row("  fetched from the bucket for it", "MB", bytes_))
+    return rows
 
 
 def _sandbox(api: Api, workspace: str) -> str:
@@ -119,7 +223,7 @@ def _sync(api: Api, job: str) -> tuple[float, dict[str, Any]]:
     return milliseconds(begin), answer
 
 
-def _syncs(mags: Installation, api: Api) -> list[Row]:
+def _syncs(api: Api, store: Store) -> list[Row]:
     _say("syncs of the large workspace")
     job = _sandbox(api, "big")
     _sync(api, job)
@@ -129,11 +233,11 @@ def _syncs(mags: Installation, api: Api) -> list[Row]:
     for number in range(SYNCS):
         nothing.append(_sync(api, job)[0])
         _exec(api, job, MEGABYTE.format(number=number))
-        before = _blocks(mags)
+        before = store.blocks()
         taken, answer = _sync(api, job)
         megabyte.append(taken)
         frozen.append(answer["freeze_ms"])
-        uploads.append(sum(size for name, size in _blocks(mags).items() if name not in before) / 1e6)
+        uploads.append(store.added(before) / 1e6)
         _exec(api, job, MANY.format(number=number, files=FILES))
         taken, answer = _sync(api, job)
         many.append(taken)
@@ -144,40 +248,35 @@ def _syncs(mags: Installation, api: Api) -> list[Row]:
         row("sync, 1 MB changed", "ms", megabyte, goal=600),
         row(f"sync, {FILES} small files changed", "ms", many, goal=2000),
         row("the guest frozen in a sync", "ms", frozen, goal=100),
-        row(f"uploaded for 1 MB changed in {BIG_MB} MB", "MB", uploads, goal=3),
+        row(f"new in the bucket for 1 MB changed in {BIG_MB} MB", "MB", uploads, goal=3),
     ]
 
 
-def _jfs(mags: Installation, api: Api) -> list[Row]:
+def _jfs(api: Api, store: Store) -> list[Row]:
     _say("/jfs")
     job = _sandbox(api, "small")
-    visible = []
+    visible, large, files = [], [], []
     for number in range(SYNCS):
-        before = _blocks(mags)
+        before = store.blocks()
         begin = time.perf_counter()
         _exec(api, job, f"head -c 500000 /dev/urandom > /jfs/{number}")
-        while sum(size for name, size in _blocks(mags).items() if name not in before) < 500_000:
+        while store.added(before) < 500_000:
             assert milliseconds(begin) < DEADLINE_S * 1000
             time.sleep(0.005)
         visible.append(milliseconds(begin) / 1000)
-    taken = _exec(api, job, f"dd if=/dev/zero of=/jfs/large bs=1M count={JFS_MB} 2>/dev/null")
-    script = f"mkdir /jfs/d; i=0; while [ $i -lt {JFS_FILES} ]; do echo $i > /jfs/d/$i; i=$((i+1)); done"
-    files = _exec(api, job, script)
+    # What can't be compressed, from memory: making it takes the guest longer than writing it.
+    _exec(api, job, f"mkdir -p /m; mount -t tmpfs none /m; head -c {JFS_MB}M /dev/urandom > /m/x")
+    for number in range(SYNCS):
+        before = store.blocks()
+        large.append(JFS_MB * 1000 / _exec(api, job, f"dd if=/m/x of=/jfs/large-{number} bs=1M 2>/dev/null"))
+        assert store.added(before) >= JFS_MB << 20, "what was closed is in the bucket"
+        make = (
+            f"mkdir /jfs/d{number}; i=0; while [ $i -lt {JFS_FILES} ]; do echo $i > /jfs/d{number}/$i; i=$((i+1)); done"
+        )
+        files.append(JFS_FILES * 1000 / _exec(api, job, make))
     _stop(api, "small")
     return [
-        row("/jfs: written, closed and in the store", "s", visible, goal=2),
-        row("/jfs: written", "MB/s", [JFS_MB * 1000 / taken]),
-        row("/jfs: small files made", "/s", [JFS_FILES * 1000 / files]),
+        row("/jfs: 500 kB written, closed and listed in the bucket", "s", visible, goal=2),
+        row(f"/jfs: {JFS_MB} MB that can't be compressed, written and closed", "MB/s", large),
+        row("/jfs: small files made", "/s", files),
     ]
-
-
-def _blocks(mags: Installation) -> dict[str, int]:
-    """The objects of the store: name -> bytes."""
-    found = {}
-    for folder, _, names in os.walk(mags.data / "host" / "storage" / "blocks"):
-        for name in names:
-            try:
-                found[name] = (Path(folder) / name).stat().st_size
-            except FileNotFoundError:
-                continue
-    return found

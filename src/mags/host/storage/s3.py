@@ -83,13 +83,18 @@ class S3:
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """The names of all objects that begin so."""
+        async for key, _ in self.objects(prefix):
+            yield key
+
+    async def objects(self, prefix: str = "") -> AsyncIterator[tuple[str, int]]:
+        """Names and sizes in bytes of all objects that begin so."""
         query = {"list-type": "2", "prefix": prefix}
         while True:
             root = ElementTree.fromstring(await self._ask("GET", "", b"", query))
             space = re.match(r"\{.*\}", root.tag)
             tag = space.group() if space else ""
-            for item in root.iter(f"{tag}Key"):
-                yield item.text or ""
+            for item in root.iter(f"{tag}Contents"):
+                yield item.findtext(f"{tag}Key") or "", int(item.findtext(f"{tag}Size") or 0)
             token = root.findtext(f"{tag}NextContinuationToken")
             if not token:
                 return
