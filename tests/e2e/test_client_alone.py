@@ -58,6 +58,13 @@ assert not server, server
 print("imported", len(names))
 """
 
+INPUT_ON_WINDOWS = """
+import os, sys, types
+import mags.cli.main, mags.cli.terminal
+mags.cli.terminal.os = types.SimpleNamespace(**{**vars(os), "name": "nt"})
+sys.exit(mags.cli.main.main(["exec", "-i", "alone-box", "wc -c; exit 5"]))
+"""
+
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
 
@@ -66,8 +73,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of the programs of an environment that has the client alone."""
     place = tmp_path_factory.mktemp("client") / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True, timeout=120)
-    install = [sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install", "-q"]
-    subprocess.run([*install, "-c", ROOT / "requirements.lock", ROOT], check=True, timeout=240)
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python")]
+    subprocess.run([*pip, "install", "-q", "-c", ROOT / "requirements.lock", ROOT], check=True, timeout=240)
     return place / "bin"
 
 
@@ -78,9 +85,10 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {**kept, "HOME": str(tmp_path)}
 
 
-def call(client: Path, environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+def call(client: Path, environment: dict[str, str], *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    command = [str(client / words[0]), *words[1:]]
     return subprocess.run(
-        [client / words[0], *words[1:]], env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, env=environment, input=input, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -113,6 +121,8 @@ def test_it_works_with_a_server(client: Path, mags: Installation, home: dict[str
     try:
         assert call(client, home, "mags", "new", "alone-box").returncode == 0
         assert call(client, home, "mags", "exec", "alone-box", "cat /etc/hostname || hostname").returncode == 0
+        done = call(client, home, "python", "-c", INPUT_ON_WINDOWS, input="x" * 100_000)
+        assert (done.returncode, done.stdout.strip()) == (5, "100000"), done.stderr
         script = """
 from mags import Mags
 with Mags() as m:

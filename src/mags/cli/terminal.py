@@ -45,8 +45,8 @@ def converse(process: Process, console: Console, *, stdin: bool, terminal: bool)
             if terminal and stdin:  # where keys go nowhere else, Ctrl-C still has to be a signal
                 stack.enter_context(_raw_mode())
             stack.enter_context(_feeding(process, stdin=stdin, terminal=terminal))
-        elif not stdin:
-            process.close_stdin()
+        else:
+            threading.Thread(target=_feed_plainly, args=(process, stdin), name="mags-stdin", daemon=True).start()
         for chunk in process:
             (write_out if chunk.stream == 1 else write_err)(chunk.data)
     assert process.exit_code is not None
@@ -114,6 +114,13 @@ def _feed(process: Process, wake: int, stdin: bool) -> None:
             else:
                 source = None
                 process.close_stdin()
+
+
+def _feed_plainly(process: Process, stdin: bool) -> None:
+    """Where no pipe can be waited for (Windows): stdin alone."""
+    while stdin and (data := os.read(sys.stdin.fileno(), READ)):
+        process.write(data)
+    process.close_stdin()
 
 
 def _pass_on(process: Process, number: signal.Signals) -> None:
