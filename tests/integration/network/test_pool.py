@@ -249,3 +249,77 @@ async def test_a_cancelled_take_leaves_nothing(world: World, tmp_path: Path, run
     await pool.aclose()
     assert devices() == before
     assert pool.installation not in tables()
+
+
+async def test_a_cancelled_take_leaves_alone_what_another_process_has(
+    world: World, tmp_path: Path, runtime: Path
+) -> None:
+    one, other = [await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0) for _ in range(2)]
+    theirs = await other.take()
+    taking = asyncio.create_task(one.take())
+    await asyncio.sleep(0)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    await one.aclose()
+    assert theirs.name in devices() and theirs.path.exists()
+    assert (await other.adopt(theirs.index)) is theirs
+    await other.release(theirs)
+    await other.aclose()
+    assert theirs.name not in devices()
+
+
+async def test_a_cancelled_release_frees_the_number_all_the_same(world: World, tmp_path: Path, runtime: Path) -> None:
+    pool = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0, subnet="10.231.0.0/30")
+    namespace = await pool.take()
+    releasing = asyncio.create_task(pool.release(namespace))
+    await asyncio.sleep(0)
+    releasing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await releasing
+    async with asyncio.timeout(60):
+        while pool._used:
+            await asyncio.sleep(0.01)
+    assert namespace.name not in devices()
+    again = await pool.take()
+    assert again.index == namespace.index
+    await pool.release(namespace)
+    assert again.name in devices(), "the number is another VM's by now"
+    await pool.release(again)
+    await pool.aclose()
+
+
+async def test_an_end_that_is_cancelled_lets_go_of_everything(world: World, tmp_path: Path, runtime: Path) -> None:
+    pool = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=3)
+    await wait_ready(pool, 3)
+    closing = asyncio.create_task(pool.aclose())
+    while pool.ready == 3:
+        await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    async with asyncio.timeout(60):
+        while pool._claim is not None:
+            await asyncio.sleep(0.01)
+    again = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0)
+    await again.sweep(())
+    await again.aclose()
+    assert list(runtime.iterdir()) == []
+
+
+async def test_networks_of_another_subnet_are_not_adopted(world: World, tmp_path: Path, runtime: Path) -> None:
+    pool = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0, subnet="10.231.0.0/28")
+    taken = [await pool.take() for _ in range(4)]
+    await pool.aclose()
+    smaller = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0, subnet="10.231.0.0/29")
+    assert (await smaller.adopt(2)).address == taken[2].address
+    for index in (3, 7, 100, -1):
+        with pytest.raises(NetworkMissing):
+            await smaller.adopt(index)
+    await smaller.aclose()
+    moved = await NamespacePool.open(tmp_path / "state", runtime=runtime, target=0, subnet="10.232.0.0/28")
+    with pytest.raises(NetworkMissing):
+        await moved.adopt(2)
+    assert await moved.sweep(()) == [0, 1, 2, 3]
+    await moved.aclose()
+    assert list(runtime.iterdir()) == []

@@ -99,6 +99,14 @@ def names(netlink: Any, prefix: str) -> list[str]:
     return [name for name in every if name.startswith(prefix)]
 
 
+def has_address(netlink: Any, name: str, address: str) -> bool:
+    """Whether a device is there, with that IPv4 address."""
+    index = index_of(name)
+    if index is None:
+        return False
+    return any(found.get_attr("IFA_LOCAL") == address for found in netlink.get_addr(family=2, index=index))
+
+
 def traffic(netlink: Any, name: str) -> tuple[int, int]:
     """Bytes that the device has received and sent so far. Raises NetworkMissing if it is not there."""
     index = index_of(name)

@@ -16,7 +16,7 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
@@ -47,6 +47,8 @@ class NamespacePool:
         self._workshop, self._resolver, self._tcp, self._target = workshop, resolver, services, target
         self._ready: deque[Namespace] = deque()
         self._used: set[int] = set()
+        self._held: dict[int, Namespace] = {}
+        """Those that were taken or adopted: who releases one again does not harm the next that has its number."""
         self._next = 0
         self._hungry = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,20 +128,21 @@ class NamespacePool:
     async def take(self) -> Namespace:
         """A fresh namespace. At once when one is ready, else it is made now. Raises NetworkError."""
         self._hungry.set()
-        if self._ready:
-            return self._ready.popleft()
-        return await self._make()
+        namespace = self._ready.popleft() if self._ready else await self._make()
+        self._held[namespace.index] = namespace
+        return namespace
 
     async def release(self, namespace: Namespace) -> None:
-        """Destroy a namespace. End the VM before. Harmless if repeated."""
-        await self._destroy(namespace.index)
+        """Destroy a namespace; also if cancelled meanwhile. End the VM before. Harmless if repeated."""
+        if self._held.get(namespace.index) is namespace:
+            await self._destroy(namespace.index)
 
     async def adopt(self, index: int) -> Namespace:
-        """The namespace that an earlier process took. Raises NetworkMissing if it is gone."""
-        if not await self._do(lambda: self._workshop.whole(index)):
+        """The namespace that an earlier process took. Raises NetworkMissing if it is gone, or of another subnet."""
+        if not 0 <= index < self._workshop.site.subnet.size or not await self._do(lambda: self._workshop.whole(index)):
             raise NetworkMissing(f"The network of VM {index} is gone.")
         self._used.add(index)
-        return self._namespace(index)
+        return self._held.setdefault(index, self._namespace(index))
 
     def left(self, index: int) -> bool:
         """Whether an earlier process left this one. If not, the number may be another VM's by now."""
@@ -157,13 +160,15 @@ class NamespacePool:
         """Stop, and remove what no VM uses. Taken namespaces stay for the next process, with the host's rules."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        while self._ready:
-            await self._destroy(self._ready.popleft().index)
-        if not await self._do(self._workshop.existing):
-            await self._do(self._workshop.remove_host_rules)
-            await asyncio.to_thread(self._remove_directory)
-        await self._end()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            while self._ready:
+                await self._destroy(self._ready.popleft().index)
+            if not await self._do(self._workshop.existing):
+                await self._do(self._workshop.remove_host_rules)
+                await asyncio.to_thread(self._remove_directory)
+        finally:
+            await asyncio.shield(self._end())
 
     def _remove_directory(self) -> None:
         directory = self._workshop.site.directory
@@ -239,8 +244,16 @@ class NamespacePool:
         return Namespace(index, site.veth(index), site.path(index), pair.address, pair.host, self._traffic)
 
     async def _destroy(self, index: int) -> None:
-        await self._do(lambda: self._workshop.destroy(index), thread=self._workshop.wrecker)
+        def destroy() -> None:
+            self._workshop.destroy(index)
+            loop.call_soon_threadsafe(self._forget, index)
+
+        loop = asyncio.get_running_loop()
+        await self._do(destroy, thread=self._workshop.wrecker)
+
+    def _forget(self, index: int) -> None:
         self._used.discard(index)
+        self._held.pop(index, None)
 
     async def _traffic(self, index: int) -> tuple[int, int]:
         return await self._do(lambda: self._workshop.traffic(index))
@@ -248,16 +261,22 @@ class NamespacePool:
     async def _do(
         self, work: Callable[[], T], *, thread: ThreadPoolExecutor | None = None, undo: int | None = None
     ) -> T:
-        """Run in a workshop's thread. If the caller is cancelled meanwhile, namespace `undo` is destroyed again."""
-        future = asyncio.get_running_loop().run_in_executor(thread or self._workshop.builder, work)
+        """Run in a workshop's thread, to its end. If the caller is cancelled meanwhile, namespace `undo`, which `work`
+        makes, is destroyed again: but not one that was there already."""
+        begun = (thread or self._workshop.builder).submit(work)
+        future = asyncio.wrap_future(begun)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             future.add_done_callback(_seen)
             if undo is not None:
-                self._workshop.builder.submit(self._workshop.destroy, undo)
+                self._workshop.builder.submit(self._unmake, begun, undo)  # in the same thread, so after it
                 self._used.discard(undo)
             raise
+
+    def _unmake(self, made: Future[T], index: int) -> None:
+        if made.exception() is None:
+            self._workshop.destroy(index)
 
 
 def _seen(future: asyncio.Future[T]) -> None:

@@ -143,8 +143,11 @@ class Workshop:
         kernel.unpin(self.site.path(index))
 
     def whole(self, index: int) -> bool:
-        """Whether the namespace is there with both its ends."""
-        return kernel.pinned(self.site.path(index)) and links.index_of(self.site.veth(index)) is not None
+        """Whether the namespace is there with both its ends, and its address is of this subnet."""
+        host = self.site.subnet.pair(index).host
+        return kernel.pinned(self.site.path(index)) and links.has_address(
+            self._desk.netlink, self.site.veth(index), host
+        )
 
     def traffic(self, index: int) -> tuple[int, int]:
         """Bytes sent to the VM, and bytes that came from it."""
