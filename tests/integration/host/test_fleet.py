@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from mags.host.app import serve
 from mags.host.config import Settings
 from mags.host.images import ImageStore
 from mags.host.machines import departure
+from mags.host.machines import pool as pools
 from mags.host.machines.capacity import Memory, meminfo
 from mags.host.machines.claim import NameTaken, claim
 from mags.host.vmm.driver import VmmError
@@ -306,3 +308,36 @@ async def test_the_pool_is_filled_taken_from_and_filled_again(tmp_path: Path) ->
         assert (await caller.ended("j")).stdout == b"fast\n"
         await caller.pool_has(2)
         assert len(vmm.made) == 4
+
+
+async def test_the_pool_is_not_refilled_on_a_busy_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus, load, looks = os.cpu_count() or 1, 0.5, 0
+
+    def getloadavg() -> tuple[float, float, float]:
+        nonlocal looks
+        looks += 1
+        return load * cpus, 0, 0
+
+    monkeypatch.setattr(os, "getloadavg", getloadavg)
+    monkeypatch.setattr(pools, "LOOK_S", 0.01)
+    vmm = ScriptedVmm()
+    async with world(tmp_path, vmm, pool_target=1, pool_memory_mb=256, pool_quiet_s=0, pool_max_load=2) as caller:
+        await caller.pool_has(1)
+        load = 2.1
+        started = await caller.ask(
+            "start",
+            m.Start(
+                vm_id="v", spec=m.VmSpec(memory_mb=256), owner="o", script=m.Script(job_id="j", script="echo fast")
+            ),
+            m.Started,
+        )
+        assert started.start_kind == "pool"
+        assert (await caller.ended("j")).stdout == b"fast\n"
+        enough = looks + 50
+        async with asyncio.timeout(PATIENCE):
+            while looks < enough:
+                await asyncio.sleep(0.01)
+        assert len(vmm.made) == 1
+        load = 1.9
+        await caller.pool_has(1)
+        assert len(vmm.made) == 2
