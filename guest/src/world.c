@@ -86,6 +86,9 @@ void world_make(void) {
     limit();
     // What was in use during the last second is not thrown out of memory to be read again at once: better one process dies.
     put("/sys/kernel/mm/lru_gen/min_ttl_ms", "1000");
+    // Housekeeping twice and once a second is most of what an idle machine costs its host.
+    put("/proc/sys/vm/compaction_proactiveness", "0");
+    put("/proc/sys/vm/stat_interval", "120");
     group = open(WORLD, O_PATH | O_DIRECTORY | O_CLOEXEC);
     entrance = open(WORLD "/cgroup.procs", O_WRONLY | O_CLOEXEC);
     events.fd = open(WORLD "/memory.events", O_RDONLY | O_CLOEXEC);

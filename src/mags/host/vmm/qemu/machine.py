@@ -195,8 +195,9 @@ def _raw_file(name: str, path: Path) -> dict[str, object]:
 def kernel_arguments(accelerator: str) -> str:
     """The guest kernel's command line."""
     words = ["console=ttyS0", "quiet", "reboot=t", "panic=-1", "random.trust_cpu=on"]
-    # A debugging aid of the kernel's that samples allocations, and changes its code for each sample.
-    words.append("kfence.sample_interval=0")
+    # A debugging aid of the kernel's that samples allocations, and changes its code for each sample; a scheduling group
+    # for each session, that is for each command.
+    words += ["kfence.sample_interval=0", "noautogroup"]
     if accelerator == TCG:
         # Protections against speculation only cost time where nothing speculates. Told the clock rate, the kernel
         # does not measure it, which fails on a busy host and then hangs the boot.
