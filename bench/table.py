@@ -2,7 +2,7 @@
 
 Each JSON line has `name, unit, n, median, p99, goal, ok, ratio, baseline`: `goal` is the most (or, with `at_least`, the
 least) that the median may be, `ok` whether it is met (null without a goal), `ratio` median / median of the row named
-`baseline` of the same run.
+`baseline` of the same run. Where the 99th percentile has a goal of its own, it has a row of its own (`tail`).
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ def row(
     ok = None if goal is None else (median >= goal if at_least else median <= goal)
     ratio = median / baseline.median if baseline is not None and baseline.median else None
     return Row(name, unit, len(ordered), median, p99, goal, ok, ratio, baseline.name if baseline else None)
+
+
+def tail(of: Row, *, goal: float) -> Row:
+    """The 99th percentile of a row as one of its own, with its goal."""
+    return Row("  its p99", of.unit, of.n, of.p99, of.p99, goal, of.p99 <= goal)
 
 
 def as_json(rows: Sequence[Row]) -> str:
