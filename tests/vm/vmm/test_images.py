@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.images import ImageInvalid, ImageStore, agent_path, firmware, wheel
+from mags.host.images import ImageError, ImageInvalid, ImageStore, agent_path, firmware, wheel
 from mags.host.images.build import build_alpine, build_debian, import_image
 from mags.host.vmm.spec import VmSpec
 from mags.kit.process import run
@@ -94,6 +94,12 @@ async def test_alpine_is_built_where_no_mirror_answers(store: ImageStore) -> Non
     assert (image.packages, image.missing) == (("curl",), ("python3",))
     (note,) = [line for line in said if "lacks" in line]
     assert "No package mirror answered: the image lacks python3." in note and "mags image build debian" in note
+
+
+async def test_debian_says_why_it_cannot_be_built(store: ImageStore) -> None:
+    with pytest.raises(ImageError, match=r"Failed to fetch http://127\.0\.0\.1:9/.*Connection refused"):
+        await build_debian(store, mirrors=["deb http://127.0.0.1:9/debian bookworm main"])
+    assert store.list() == []
 
 
 @pytest.mark.soak

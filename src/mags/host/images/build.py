@@ -10,7 +10,7 @@ from mags.host.images import alpine, filesystem, firmware, layout
 from mags.host.images.errors import ImageError, ImageInvalid
 from mags.host.images.store import Image, ImageStore, Progress, check_name
 from mags.kit.clock import iso, now
-from mags.kit.process import CommandError, run
+from mags.kit.process import CommandError, CommandFailed, run
 
 COMMON_PACKAGES = ("python3", "nodejs", "npm", "git", "curl", "wget", "ca-certificates")
 ALPINE_PACKAGES = (*COMMON_PACKAGES, "py3-pip")
@@ -67,12 +67,14 @@ async def build_debian(
     async with store.locked(f"image-{check_name(name)}"), store.workspace() as scratch:
         progress(f"Fetching Debian {suite} (a few minutes)")
         archive = scratch / "debian.tar"
-        command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", "--quiet"]
-        command += [f"--keyring={KEYRING}"]
+        command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", f"--keyring={KEYRING}"]
         command += ["--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*"]
         command += [suite, str(archive), *mirrors]
         try:
             await run(command, timeout=1800)
+        except CommandFailed as error:  # the first complaint is the cause; --quiet would leave it out
+            said = [line.removeprefix("E: ") for line in error.stderr.splitlines() if line.startswith("E: ")]
+            raise ImageError(f"Debian could not be built: {said[0] if said else error}") from error
         except CommandError as error:
             raise ImageError(f"Debian could not be built: {error}") from error
         tree = scratch / "tree"
