@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mags.host.checks.unsaved import unsaved
 from mags.host.storage import layout
 from mags.protocol import messages as m
 from tests.kit.host_world import PATIENCE
@@ -68,6 +70,24 @@ async def test_what_comes_too_late_is_set_aside(place: Path, image_cache: Path) 
         (kept,) = (at.host.data / "host" / "unsaved").iterdir()
         assert kept.name.startswith(at.workspace) and "came too late" in at.host.words()
         assert kept.stat().st_mode & 0o777 == 0o700 or kept.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_an_operator_can_give_it_up(place: Path, image_cache: Path) -> None:
+    async with ended_while_it_stood_still(place, image_cache) as at:
+        assert at.store is not None
+        state = at.host.data / "host"
+        (waiting,) = unsaved(state)
+        directory = Path(waiting.detail.rpartition(" ")[2])
+        assert directory.parent == state / "vms"
+        shutil.rmtree(directory)
+        await at.says("its directory is gone")
+        await at.store.start()
+        async with asyncio.timeout(PATIENCE):
+            while list((state / "records").iterdir()):
+                await asyncio.sleep(0.1)
+        assert unsaved(state) == []
+        again = await at.start()
+        assert await at.run(again, "cat /root/f") == "1\n"
 
 
 def take_over(at: Station) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mags.host.checks import devices, machine, modules, networks, programs
 from mags.host.checks.check import Check
+from mags.host.checks.unsaved import unsaved
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ async def examine(subject: Subject) -> list[Check]:
             machine.root(),
             machine.memory(subject.memory_mb, subject.memory_reserve_mb, subject.running),
             machine.disk(subject.data_dir, subject.disk_reserve_gb),
+            *unsaved(state),
             *(machine.port(address, use) for address, use in subject.ports.items()),
             devices.kvm(state),
             devices.tun(),

@@ -3,7 +3,8 @@ wishes its end is not kept waiting for as long: control is told then that it is 
 
 saved --> told: gone (or failed)
 not yet, and its end is wished --> told: failed, its last changes are here --saved later--> nothing left
-                                                                             \--(a newer VM has the workspace)--> aside
+                                                                             |--(a newer VM has the workspace)--> aside
+                                                                             \--(its directory is removed)--> given up
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ async def _tell(machine: Machine, reason: str) -> None:
 
 
 async def _look_after_what_was_refused(machine: Machine) -> None:
-    if not machine.keeper.fenced:
+    if machine.keeper.given_up:
+        log.error("nothing is left of VM %s to be saved: its directory is gone", machine.vm_id)
+    elif not machine.keeper.fenced:
         log.info("the last changes of VM %s are saved", machine.vm_id)
     elif not machine.keeper.deleted:
         place = await machine.parts.cells.set_aside(machine.record)

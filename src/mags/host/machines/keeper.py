@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 
 from mags.host.attachments import Workspace
 from mags.host.guest import ChannelClosed, GuestError, Jfs
+from mags.host.machines.again import until_done
 from mags.host.machines.cells import Cell
 from mags.host.machines.inbox import Stop
 from mags.host.machines.problems import as_problem
-from mags.host.vmm.driver import Vm, VmmError
+from mags.host.vmm.driver import Vm
 from mags.host.vmm.spec import WorkDisk
 from mags.kit.tasks import end
 from mags.protocol.errors import Problem
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
-AGAIN_S = 3.0
-"""Between two tries of what must be done in the end."""
 BREATH_S = 0.5
 """After a run, before its sync: runs that follow each other are synced together."""
 AWAY_S = 240.0
@@ -65,6 +64,8 @@ class Keeper:
         self.fenced = False
         """Whether another host has the workspace now, or it was deleted."""
         self.deleted = False
+        self.given_up = False
+        """Whether an operator has removed what was to be saved."""
         self._finished = False
         """Whether everything was synced before its end."""
 
@@ -296,7 +297,8 @@ class Keeper:
     async def _salvage(self) -> None:
         parts, record = self._machine.parts, self._machine.record
         directory = parts.cells.directory(record)
-        if directory.exists():
+        self.given_up = not directory.exists()
+        if not self.given_up:
             await (await self.attach()).salvage(parts.cells.vmm, directory)
 
     async def _until_done_or_fenced(self, words: str, step: Callable[[], Awaitable[None]]) -> None:
@@ -307,16 +309,9 @@ class Keeper:
             log.error("VM %s ends without its last changes: %s", self._machine.vm_id, problem.message)
 
     async def _until_done(self, words: str, step: Callable[[], Awaitable[None]]) -> None:
-        """Again and again; Problem only when another host has the workspace, or this one keeps none any more."""
-        said = ""
-        while True:
-            try:
-                return await step()
-            except (Problem, VmmError, GuestError, ChannelClosed, TimeoutError, OSError) as error:
-                problem = as_problem(error)
-                if isinstance(error, Problem) and problem.code in ("conflict", "not_available"):
-                    raise  # what a guest refuses may be called so too
-                if problem.message != said:
-                    said = problem.message
-                    log.warning("VM %s can't %s yet: %s", self._machine.vm_id, words, said)
-            await asyncio.sleep(AGAIN_S)
+        attachments = self._machine.parts.attachments
+
+        def works() -> bool:
+            return attachments is not None and attachments.status == "ok"
+
+        await until_done(f"VM {self._machine.vm_id} can't {words}", step, works)
