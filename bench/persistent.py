@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import os
+import signal
 import statistics
 import sys
 import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from bench import edge, ssh
 from bench.server import Api, milliseconds, rss_mb, server
 from bench.table import Row, row
+from mags.host.network.addresses import Subnet
 from tests.kit.installation import Installation
 
 RUNS = 20
+DEATHS = 6
 CYCLES = 100
 SLEEPERS = 200
 FILL = "mkdir -p /f; mount -t tmpfs none /f; head -c {size}M /dev/urandom > /f/x"
+COUNT = (
+    "mkdir -p /m; mount -t tmpfs none /m; "
+    "(i=0; while :; do i=$((i+1)); echo $i >/m/.n; mv /m/.n /m/n; sleep 0.05; done) >/dev/null 2>&1 & "
+    "until test -s /m/n; do sleep 0.05; done"
+)
 PAGE = r"""
 printf '#!/bin/sh\nread line\nprintf "HTTP/1.1 200 OK\\r\\nConnection: close\\r\\n\\r\\npage"' > /root/answer
 chmod +x /root/answer
@@ -27,19 +37,32 @@ exec nc -lk -p 8080 -e /root/answer
 WAITING = {"persistent": True, "idle_timeout": 3600}
 
 
-async def measure() -> list[Row]:
-    rows = await asyncio.to_thread(_nights)
-    return rows + await edge.measure()
+async def measure(
+    parts: Collection[str] = ("sleep", "page", "ssh", "nights", "sleepers", "deaths", "edge"),
+) -> list[Row]:
+    rows = await asyncio.to_thread(_measure, parts)
+    return rows + (await edge.measure() if "edge" in parts else [])
 
 
 def _say(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-def _nights() -> list[Row]:
-    with server(MAGS_HOST_POOL_TARGET="0") as mags:
-        api = Api(mags)
-        return [*_used(api), *_pages(mags, api), *_by_ssh(mags), *_cycles(mags, api), *_sleepers(mags, api)]
+def _measure(parts: Collection[str]) -> list[Row]:
+    measures: dict[str, Callable[[Installation], list[Row]]] = {
+        "sleep": _used,
+        "page": _pages,
+        "ssh": _by_ssh,
+        "nights": _nights,
+        "sleepers": _sleepers,
+        "deaths": _deaths,
+    }
+    wished = [each for part, each in measures.items() if part in parts]
+    if not wished:
+        return []
+    # Syncs happen when a VM falls asleep only.
+    with server(MAGS_HOST_POOL_TARGET="0", MAGS_HOST_STORAGE_SYNC_INTERVAL_S="3600") as mags:
+        return [each for measure in wished for each in measure(mags)]
 
 
 def _sandbox(api: Api, name: str, script: str = "true", **wish: object) -> str:
@@ -61,11 +84,20 @@ def _timed(api: Api, job: str, verb: str) -> float:
     return milliseconds(begin)
 
 
-def _used(api: Api) -> list[Row]:
-    _say("sleep and wake, 256 MB in use")
-    job = _sandbox(api, "full", FILL.format(size=200), memory_mb=512)
+def _used(mags: Installation) -> list[Row]:
+    rows = []
+    for name, wish in (("", {}), (", with a workspace", {"workspace_id": "full"})):
+        _say(f"sleep and wake, 256 MB in use{name}")
+        rows += _falling_and_rising(Api(mags), name, **wish)
+    return rows
+
+
+def _falling_and_rising(api: Api, words: str, **wish: object) -> list[Row]:
+    job = _sandbox(api, "full", FILL.format(size=200), memory_mb=512, **wish)
     falling, rising, first = [], [], []
     for _ in range(RUNS):
+        if wish:
+            api.call("POST", f"/mags-jobs/{job}/sync")
         falling.append(_timed(api, job, "sleep"))
         rising.append(_timed(api, job, "wake"))
         api.call("POST", f"/mags-jobs/{job}/sleep")
@@ -74,22 +106,22 @@ def _used(api: Api) -> list[Row]:
         first.append(milliseconds(begin))
     api.call("POST", f"/mags-jobs/{job}/stop")
     return [
-        row("sleep, 256 MB used", "ms", falling, goal=150),
-        row("wake to running", "ms", rising, goal=150),
-        row("wake to first exec answered", "ms", first, goal=600),
+        row(f"sleep, 256 MB used{f'{words}, after its sync' if words else ''}", "ms", falling, goal=150),
+        row(f"wake to running{words}", "ms", rising, goal=150),
+        row(f"wake to first exec answered{words}", "ms", first, goal=600),
     ]
 
 
-def _pages(mags: Installation, api: Api) -> list[Row]:
+def _pages(mags: Installation) -> list[Row]:
     _say("first pages")
+    api = Api(mags)
     request_id = api.run(PAGE, name="page", **WAITING)
     _exec(api, request_id, "until nc -z 127.0.0.1 8080; do sleep 0.1; done")
     site = str(api.call("POST", f"/mags-jobs/{request_id}/access", {"port": 8080})["url"]).split("/")[2]
 
-    def get() -> float:
-        host, _, port = mags.apps.rpartition(":")
+    def get(address: str = mags.apps) -> float:
         begin = time.perf_counter()
-        connection = http.client.HTTPConnection(host, int(port), timeout=120)
+        connection = http.client.HTTPConnection(address, timeout=120)
         connection.request("GET", "/", headers={"Host": site})
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b"page"), answer.status
@@ -101,12 +133,28 @@ def _pages(mags: Installation, api: Api) -> list[Row]:
     for _ in range(RUNS):
         api.call("POST", f"/mags-jobs/{request_id}/sleep")
         asleep.append(get())
-    awake = [get() for _ in range(RUNS)]
+    straight = f"{_address(mags, api, request_id)}:8080"
+    direct, awake = [], []
+    for _ in range(2 * RUNS):
+        direct.append(get(straight))
+        awake.append(get())
     api.call("POST", f"/mags-jobs/{request_id}/stop")
+    baseline = row("page of a VM that is awake (a process for each), straight from it", "ms", direct)
     return [
         row("first page of a sleeping VM, by its URL", "ms", asleep, goal=800),
-        row("page of a VM that is awake (a process for each), by its URL", "ms", awake),
+        baseline,
+        row("the same by its URL", "ms", awake, goal=baseline.median + 10, baseline=baseline),
     ]
+
+
+def _address(mags: Installation, api: Api, job: str) -> str:
+    """Where the host reaches the VM."""
+    vm_id = api.call("GET", f"/mags-jobs/{job}")["vm_id"]
+    for path in (mags.data / "host" / "records").glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["vm_id"] == vm_id:
+            return Subnet.parse(mags.environment["MAGS_HOST_SUBNET"]).pair(record["namespace"]).address
+    raise RuntimeError(f"no record of VM {vm_id}")
 
 
 def _by_ssh(mags: Installation) -> list[Row]:
@@ -119,30 +167,68 @@ def _by_ssh(mags: Installation) -> list[Row]:
     return rows
 
 
-def _cycles(mags: Installation, api: Api) -> list[Row]:
+def _nights(mags: Installation) -> list[Row]:
+    """One VM falls asleep and wakes; a counter in its memory and a file on its disk go on."""
     _say(f"{CYCLES} nights of one VM")
-    job = _sandbox(api, "cycles")
-    (host,) = mags.programs()["host"]
-    times, sizes, memories, files = [], [], [], []
+    api = Api(mags)
+    job = _sandbox(api, "cycles", COUNT)
+    seen: dict[str, list[float]] = {}
+    count = 0
     for number in range(CYCLES):
-        _exec(api, job, f"echo {number} >> /root/nights")
-        times.append(_timed(api, job, "sleep"))
-        sizes.append(_disk_mb(mags))
-        memories.append(rss_mb(host))
-        files.append(float(len(os.listdir(f"/proc/{host}/fd"))))  # noqa: PTH208 - numbers, not paths
+        now = int(_exec(api, job, f"echo {number} >> /root/nights; cat /m/n"))
+        assert now > count, "the counter in its memory has stopped, or began anew"
+        count = now
+        sample = {
+            "time to sleep": _timed(api, job, "sleep"),
+            "disk": _disk_mb(mags),
+            "entries on disk": float(sum(len(names) for _, _, names in os.walk(mags.data))),
+            "memory of our programs": sum(rss_mb(pid) for pid in _ours(mags)),
+            "descriptors of our programs": float(sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in _ours(mags))),  # noqa: PTH208 - numbers, not paths
+            "time to wake": _timed(api, job, "wake"),
+        }
+        for name, value in sample.items():
+            seen.setdefault(name, []).append(value)
     assert _exec(api, job, "wc -l < /root/nights").strip() == str(CYCLES)
     api.call("POST", f"/mags-jobs/{job}/stop")
-    rows = []
-    growths = (("time", times, 1.5), ("disk", sizes, 1.5), ("memory of the host program", memories, 1.2))
-    for name, samples, goal in (*growths, ("descriptors of the host program", files, 1.2)):
-        tenth = CYCLES // 10
+    rows, tenth = [], CYCLES // 10
+    for name, samples in seen.items():
         growth = statistics.median(samples[-tenth:]) / statistics.median(samples[tenth : 2 * tenth])
+        goal = 1.5 if name.startswith("time") or name == "disk" else 1.2
         rows.append(row(f"{CYCLES} nights: {name}, last tenth to second", "x", [growth], goal=goal))
     return rows
 
 
-def _sleepers(mags: Installation, api: Api) -> list[Row]:
+def _ours(mags: Installation) -> list[int]:
+    programs = mags.programs()
+    return [pid for name in ("control", "host", "edge") for pid in programs[name]]
+
+
+def _hypervisors(mags: Installation) -> list[int]:
+    return [pid for name, pids in mags.programs().items() if name.startswith("qemu") for pid in pids]
+
+
+def _deaths(mags: Installation) -> list[Row]:
+    """From the end of a VM that nobody wished to that of its job, as it is recorded."""
+    _say("deaths")
+    api = Api(mags)
+    samples = []
+    for _ in range(DEATHS):
+        job = api.run("echo up; sleep 1000")
+        while not api.call("GET", f"/mags-jobs/{job}/logs")["logs"]:
+            time.sleep(0.05)
+        while len(victims := _hypervisors(mags)) > 1:  # of an earlier job, still ending
+            time.sleep(0.1)
+        begin = time.perf_counter()
+        os.kill(victims[0], signal.SIGKILL)
+        status = api.until_recorded(job)
+        samples.append(milliseconds(begin))
+        assert status["status"] == "error" and "signal 9" in status["error"], status
+    return [row("from the death of a VM to its job's recorded end", "ms", samples, goal=5000)]
+
+
+def _sleepers(mags: Installation) -> list[Row]:
     _say(f"{SLEEPERS} sleeping VMs")
+    api = Api(mags)
     before, disk = _ours_mb(mags), _disk_mb(mags)
     jobs = []
     for number in range(SLEEPERS):
