@@ -178,7 +178,14 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return await _database(request, tmp_path)
 
 
-@pytest_asyncio.fixture(loop_scope="module", scope="module", params=DATABASES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`mags` on both databases, unless the module has an own one, or says in DATABASES that its tests ask little."""
+    if "mags" in metafunc.fixturenames and "mags" not in vars(metafunc.module):
+        databases = getattr(metafunc.module, "DATABASES", DATABASES)
+        metafunc.parametrize("mags", databases, indirect=True, scope="module")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def mags(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Installation]:
     """One installation for a test module: its tests use names of their own."""
     folder = tmp_path_factory.mktemp("mags")

@@ -18,6 +18,7 @@ from mags.protocol.messages import VmChanged, encode
 from tests.integration.control.conftest import TOKEN, Installation
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DATABASES = ["sqlite"]
 
 
 async def sandbox(mags: Installation, name: str) -> str:

@@ -17,6 +17,7 @@ from mags.sdk.frames import Decoder
 from tests.integration.control.conftest import Installation, alone, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+DATABASES = ["sqlite"]
 
 FRAMES = {"Accept": "application/vnd.mags.frames"}
 
