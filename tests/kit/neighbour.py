@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from pyroute2 import IPRoute
 
@@ -25,13 +26,21 @@ NETWORK = IPv4Network(f"10.{224 + os.getpid() // 16384 % 16}.{os.getpid() // 64 
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, *arguments: Any, seen: list[str], directory: str) -> None:
+        self._seen = seen
+        super().__init__(*arguments, directory=directory)
+
+    def do_GET(self) -> None:
+        self._seen.append(self.path)
+        super().do_GET()
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 @contextmanager
-def neighbour(site: Path) -> Iterator[str]:
-    """The URL under which the directory is served."""
+def neighbour(site: Path, seen: list[str] | None = None) -> Iterator[str]:
+    """The URL under which the directory is served. `seen`: gets the target of each request."""
     ours, theirs = NETWORK.hosts()
     link = f"mt{os.getpid()}"
     place = Place()
@@ -41,7 +50,7 @@ def neighbour(site: Path) -> Iterator[str]:
         try:
             _ip(f"address add {ours}/30 dev {link}", f"link set {link} up")
             place.ip("link set lo up", f"address add {theirs}/30 dev eth0", "link set eth0 up")
-            handler = functools.partial(_Quiet, directory=str(site))
+            handler = functools.partial(_Quiet, directory=str(site), seen=[] if seen is None else seen)
             server = place.do(lambda: http.server.ThreadingHTTPServer((str(theirs), 0), handler))
             thread = threading.Thread(target=server.serve_forever)
             thread.start()
