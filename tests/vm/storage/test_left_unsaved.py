@@ -72,6 +72,7 @@ async def test_what_comes_too_late_is_set_aside(place: Path, image_cache: Path) 
         assert kept.stat().st_mode & 0o777 == 0o700 or kept.parent.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.soak
 async def test_an_operator_can_give_it_up(place: Path, image_cache: Path) -> None:
     async with ended_while_it_stood_still(place, image_cache) as at:
         assert at.store is not None
