@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,8 @@ class HostProgram:
         shared.mkdir(parents=True, exist_ok=True)
         (self.data / "host").mkdir(parents=True)
         (self.data / "host" / "templates").symlink_to(shared)
+        if (verdict := shared.with_name("accelerator.json")).exists():
+            shutil.copy(verdict, self.data / "host")
         values = {
             "host_id": HOST_ID,
             "nats_url": nats_url,
