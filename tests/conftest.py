@@ -1,7 +1,9 @@
 """What every test session owes: nothing of ours left on the machine, and in CI real VMs that really ran.
 
-Every process that a test starts inherits `MAGS_TEST_SESSION`; at the end none that carries it may live. In CI the
-machine is otherwise quiet, so namespaces, mounts and network links are compared as well.
+Every process that a test starts inherits `MAGS_TEST_SESSION`; at the end none that carries it may live. Mounts, links,
+tables, control groups and pinned namespaces are looked for by the session's directories and the ids of the networks
+that lie in them, so that two sessions side by side don't answer for each other. In CI the machine is otherwise quiet:
+there everything that was not there at the start is a complaint.
 
 With workers (pytest-xdist, `-n`) they and their controller are one session: it begins before the first worker and looks
 for what is left after the last. A worker has its temporary files in a directory within the session's.
@@ -14,7 +16,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ import pytest_asyncio
 
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.guest import fuzzing
-from tests.kit import installation, objectstore, sessions
+from tests.kit import installation, objectstore, remnants, sessions
 
 SESSION = sessions.current()
 IN_CI = os.environ.get("CI") == "true"
@@ -100,21 +102,15 @@ def _processes() -> dict[int, str]:
     return found
 
 
-def _things() -> set[str]:
-    """Network namespaces, mounts and links of the machine."""
-    things = set()
-    netns = Path("/run/netns")
-    if netns.is_dir():
-        things |= {f"netns {entry.name}" for entry in netns.iterdir()}
-    things |= {f"link {entry.name}" for entry in Path("/sys/class/net").iterdir()}
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        device, point, kind = line.split()[:3]
-        if kind.startswith(("fuse", "nfs")) or "mags" in point or "mags" in device:
-            things.add(f"mount {kind} {point}")
-    return things
+_before = remnants.of_anybody() if IN_CI else set[str]()
 
 
-_before = _things()
+def _left(places: Sequence[Path]) -> list[str]:
+    """What of ours is still there. Installations take their files away themselves; pytest's own go after this."""
+    found = [f"process {pid}: {command}" for pid, command in _processes().items()]
+    found += remnants.of_places(places)
+    found += [f"file {path}" for path in places[1].glob("*")]
+    return found + (sorted(remnants.of_anybody() - _before) if IN_CI else [])
 
 
 @pytest.hookimpl(trylast=True)
@@ -123,13 +119,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     fuzzing.end(fuzzing.place(session.config))
     deadline = time.monotonic() + 15
-    while (left := _processes()) and time.monotonic() < deadline:
+    places = [Path(session.config.option.basetemp), sessions.place(installation.KIND)]
+    while (complaints := _left(places)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    complaints = [f"process {pid}: {command}" for pid, command in left.items()]
-    if IN_CI:
-        while (new := _things() - _before) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        complaints += sorted(new)
     if complaints:
         print("\nLeft behind by the tests:\n  " + "\n  ".join(complaints))
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -32,21 +30,6 @@ def mags(base_image: None) -> Iterator[Installation]:
         yield installation
 
 
-def in_the_kernel(mags: Installation) -> list[str]:
-    """What there is of the installation: processes, mounts, links, tables, control groups, pinned namespaces."""
-    found = [f"process {name}" for name in mags.programs()]
-    found += [line for line in Path("/proc/self/mounts").read_text().splitlines() if f"{mags.data}/" in line]
-    id_file = mags.data / "host" / "network-id"
-    if id_file.exists():
-        id = id_file.read_text().strip()
-        found += [name.name for name in Path("/sys/class/net").iterdir() if name.name.startswith(f"mg{id}-")]
-        tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
-        found += [line for line in tables.splitlines() if id in line]
-        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/mags-{id}")]
-        found += [str(path) for path in Path("/run/mags").glob(f"{id}/**/*")]
-    return found
-
-
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
@@ -60,9 +43,9 @@ def test_down_leaves_nothing_and_up_goes_on(mags: Installation) -> None:
     mags.cli("sleep", "asleep")
     mags.cli("new", "awake")
     mags.cli("exec", "awake", "echo me too > /dev/shm/it")
-    assert len(in_the_kernel(mags)) > 8
+    assert len(mags.in_the_kernel()) > 8
     mags.down()
-    assert in_the_kernel(mags) == []
+    assert mags.in_the_kernel() == []
     mags.start()
     assert mags.out("exec", "asleep", "cat /dev/shm/it") == "remembered\n"
     assert mags.out("exec", "awake", "cat /dev/shm/it") == "me too\n"
@@ -87,7 +70,7 @@ def test_visitors_wake_nothing_that_was_just_put_to_sleep(mags: Installation) ->
         assert not any(done.result() for done in visits)
     assert "taking" not in said
     assert "could not be put away" not in (mags.folder / "up.log").read_text()
-    assert in_the_kernel(mags) == []
+    assert mags.in_the_kernel() == []
     mags.start()
     assert mags.out("exec", "asleep", "cat /dev/shm/it") == "remembered\n"
 
@@ -108,7 +91,7 @@ def test_what_a_killed_up_has_left_is_put_away(mags: Installation) -> None:
 
     said = mags.down()
     assert "taking" in said and "Mags is down." in said
-    assert in_the_kernel(mags) == []
+    assert mags.in_the_kernel() == []
     mags.start()
     assert mags.out("exec", "box", "cat /dev/shm/it") == "in memory\n"
     assert mags.out("run", "-w", "files", "cat /root/file") == "kept\n"
@@ -119,7 +102,7 @@ def test_force_does_not_wait_for_vms(mags: Installation) -> None:
     mags.cli("exec", "forced", "echo on disk > /root/it; sync; echo x > /dev/shm/it")
     mags.kill_up()
     mags.down("--force")
-    assert in_the_kernel(mags) == []
+    assert mags.in_the_kernel() == []
     mags.start()
     assert mags.out("exec", "forced", "cat /root/it /dev/shm/it 2>/dev/null; true") == "on disk\n"
 
@@ -132,14 +115,10 @@ def test_purge_takes_everything_when_it_was_said(mags: Installation) -> None:
     refused = mags.cli("down", "--purge", check=False)
     assert refused.returncode == 2 and b"--yes" in refused.stderr
     assert mags.out("exec", "last", "echo up") == "up\n"
-    id = (mags.data / "host" / "network-id").read_text().strip()
+    ids = mags.network_ids()
 
     said = mags.down("--purge", "--yes")
     assert str(theirs) in said and list(mags.data.iterdir()) == [theirs]
-    (mags.data / "host").mkdir()
-    (mags.data / "host" / "network-id").write_text(id)
-    assert in_the_kernel(mags) == []
+    assert ids and mags.in_the_kernel(ids) == []
     assert not (mags.home / ".mags" / "config.json").exists()
-    (mags.data / "host" / "network-id").unlink()
-    (mags.data / "host").rmdir()
     assert b"no installation" in mags.cli("down", "--purge", "--yes", check=False).stderr

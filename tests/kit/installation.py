@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from tests.kit import sessions
+from mags.host.network.claims import ID_FILE
+from tests.kit import remnants, sessions
 
 CACHE = Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache"))
 MAGS = Path(sys.executable).with_name("mags")
@@ -125,15 +126,29 @@ class Installation:
         return said
 
     def stop(self) -> None:
-        """Take it away with all its data, in whatever state it is; then nothing is left."""
+        """Take it away with all its data, in whatever state it is. AssertionError when something of it is left."""
+        ids = self.network_ids()
         try:
             if (self.data / "run").exists():
                 self.cli("down", "--purge", "--yes")
             if self.up is not None and self.up.poll() is None:  # it was just starting
                 self.up.send_signal(signal.SIGTERM)
                 self.up.wait(timeout=60)
+            deadline = time.monotonic() + 15  # its clients notice that it has gone
+            while (left := self.in_the_kernel(ids)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert not left, f"left behind: {left}"
         finally:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def network_ids(self) -> set[str]:
+        return {file.read_text().strip() for file in self.data.glob(f"*/{ID_FILE}")}
+
+    def in_the_kernel(self, ids: set[str] | None = None) -> list[str]:
+        """What there is of it: processes, mounts, links, tables, control groups, pinned namespaces."""
+        found = [f"process {name}" for name in self.programs()]
+        found += remnants.of_places([self.data])
+        return found + remnants.of_networks((ids or set()) - self.network_ids())
 
     def programs(self) -> dict[str, list[int]]:
         """Pids of the running programs by name (control, host, edge, nats-server) that belong to this installation."""
