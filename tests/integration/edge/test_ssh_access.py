@@ -7,6 +7,7 @@ import contextlib
 from typing import Any
 
 import asyncssh
+import paramiko
 import pytest
 
 from mags.edge.app import Edge
@@ -57,6 +58,21 @@ async def test_a_client_that_tries_many_keys_is_cut_off(client: Client) -> None:
         await connect(client, client_keys=[*keys, client.key])
 
     assert "Too many authentication failures" in str(caught.value)
+
+
+async def test_paramiko_may_try_other_keys_first(client: Client, world: World) -> None:
+    others = [make_client(world, f"other{number}").folder / "key" for number in range(3)]
+
+    def use() -> bytes:
+        with paramiko.SSHClient() as connection:
+            connection.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+            connection.connect(
+                "127.0.0.1", client.port, "dev", key_filename=[str(key) for key in [*others, client.folder / "key"]],
+                look_for_keys=False, allow_agent=False, timeout=60, banner_timeout=60, auth_timeout=60,
+            )  # fmt: skip
+            return bytes(connection.exec_command("echo in", timeout=60)[1].read())
+
+    assert await asyncio.to_thread(use) == b"in\n"
 
 
 async def test_a_few_other_keys_first_do_no_harm(client: Client) -> None:

@@ -20,6 +20,7 @@ log = logging.getLogger("mags.edge.ssh")
 
 TRIES = 6
 """Failed tries to log in, after which the connection ends (as OpenSSH's MaxAuthTries)."""
+USERAUTH = b"ssh-userauth"
 LONGEST_USER = 200
 WINDOW = 1 << 20
 """Bytes that a client may send ahead on a channel."""
@@ -83,6 +84,7 @@ class Connection(asyncssh.SSHServer):
         self._failures += 1
         if self._failures > TRIES:
             self.close("Too many authentication failures")
+        self._expect(USERAUTH)
         return False
 
     async def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
@@ -102,6 +104,7 @@ class Connection(asyncssh.SSHServer):
 
     def auth_completed(self) -> None:
         self.admitted = True
+        self._expect(None)
         self._on_admitted(self)
 
     def session_requested(self) -> Any:
@@ -148,6 +151,11 @@ class Connection(asyncssh.SSHServer):
                 asyncssh.OPEN_RESOURCE_SHORTAGE, f"At most {self._max_channels} channels in one connection"
             )
         return self.access
+
+    def _expect(self, service: bytes | None) -> None:
+        """paramiko asks for the service again before each key that it tries: sshd allows it, asyncssh hangs up."""
+        if self._connection is not None:
+            self._connection._next_service = service
 
     def _channel(self, channel: Any) -> Any:
         self._channels.add(channel)
