@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from mags.host.network.claims import ID_FILE, owners
-from tests.kit.sessions import RUNTIME
+from tests.kit.sessions import RUNTIME, SESSIONS
 
 
 def of_networks(ids: Collection[str]) -> list[str]:
@@ -35,7 +35,7 @@ def of_anybody() -> set[str]:
     things = {f"netns {name}" for name in _names("/run/netns")}
     things |= {f"link {name}" for name in _names("/sys/class/net")}
     things |= {f"file {RUNTIME}/{name}" for name in _names(str(RUNTIME))}
-    things |= {f"file /tmp/{name}" for name in _names("/tmp") if name.startswith("mags-")}
+    things |= {f"file /tmp/{name}" for name in _names("/tmp") if name.startswith("mags-") and name != SESSIONS.name}
     things |= {table for table in _tables() if "mags" in table} | set(_groups())
     for device, point, kind in _mounts():
         if kind.startswith(("fuse", "nfs")) or "mags" in point or "mags" in device:
