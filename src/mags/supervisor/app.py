@@ -20,10 +20,12 @@ from socket import socket
 from typing import Protocol
 
 from mags import __version__
+from mags.kit import tasks
 from mags.kit.addresses import split_address
 from mags.kit.children import ChildFailed
 from mags.kit.files import write_atomic
 from mags.supervisor import broker, clearing, client_config, ports, programs, status, storage, vms
+from mags.supervisor.broker_disk import BrokerDisk
 from mags.supervisor.config import Settings, inherited_environment, reachable, reachable_url
 from mags.supervisor.layout import Layout
 from mags.supervisor.lock import Lock
@@ -218,6 +220,8 @@ class Supervisor:
             child = programs.broker_child(self.layout, address, on_restart=self._restarted)
             try:
                 await self._run("nats-server", child)
+                watching = asyncio.create_task(BrokerDisk(child, self.layout.nats).watch(), name="broker-disk")
+                self._stack.push_async_callback(tasks.end, [watching])
                 return reachable(address), users
             except ChildFailed:
                 if not tries_left:
