@@ -1,6 +1,6 @@
 """The supervisor: starts the programs in order, keeps them running, ends them in the other order.
 
-    lock -> ports -> broker (-> object store) -> control -> host, edge
+    lock -> ports -> broker (-> object store) -> control, host, edge
     (up) -> edge -> VMs asleep or ended -> control -> host -> broker; if VMs go on: edge -> host -> control -> broker
 
 A program that dies is started again (kit.children). When the supervisor itself is killed, its programs end with it;
@@ -22,7 +22,7 @@ from typing import Protocol
 from mags import __version__
 from mags.kit import tasks
 from mags.kit.addresses import split_address
-from mags.kit.children import ChildFailed
+from mags.kit.children import Child, ChildFailed
 from mags.kit.files import write_atomic
 from mags.supervisor import broker, clearing, client_config, ports, programs, status, storage, vms
 from mags.supervisor.broker_disk import BrokerDisk
@@ -143,6 +143,7 @@ class Supervisor:
 
         store = SeaweedFS(self.layout.seaweedfs, pid_file=self.layout.pid_file("seaweedfs"))
         await self._run("seaweedfs", store)
+        self._stack.push_async_callback(store.stop)
         self._storage = {
             "STORAGE_KIND": "s3",
             "STORAGE_ENDPOINT": store.endpoint,
@@ -151,12 +152,14 @@ class Supervisor:
         }
 
     async def _start_programs(self, users: dict[str, str], nats: str, listener: socket | None) -> None:
+        """All at once: none waits for another, and most of the time goes into Python's imports."""
         assert self._hosts is not None
         ready: dict[str, programs.Ready] = {
             "control": partial(programs.answers_http, self.settings.api, "/api/v1/health"),
             "host": self._hosts.host_is_new,
             "edge": self._edge_is_ready,
         }
+        made: dict[str, Child] = {}
         for name in ("control", "host", "edge"):
             if name not in self.settings.programs:
                 continue
@@ -168,16 +171,21 @@ class Supervisor:
             if name == "control" and listener is not None:
                 descriptors = [listener.fileno()]
                 environment["MAGS_CONTROL_FD"] = str(listener.fileno())
-            made = programs.child(
+            made[name] = programs.child(
                 name, self.settings, self.layout, environment, ready[name], descriptors, on_restart=self._restarted
             )
-            await self._run(name, made)
+        for child in made.values():  # they end in the other order, whichever was ready first
+            self._stack.push_async_callback(child.stop)
+        starts = [asyncio.ensure_future(self._run(name, child)) for name, child in made.items()]
+        try:
+            await asyncio.gather(*starts)
+        finally:
+            await tasks.end(starts)
 
     async def _run(self, name: str, service: Service) -> None:
         self._note(f"starting {name}")
         await service.start()
         self._services[name] = service
-        self._stack.push_async_callback(service.stop)
 
     async def _edge_is_ready(self) -> bool:
         return await programs.accepts(self.settings.apps) and await programs.accepts(self.settings.ssh)
@@ -220,6 +228,7 @@ class Supervisor:
             child = programs.broker_child(self.layout, address, on_restart=self._restarted)
             try:
                 await self._run("nats-server", child)
+                self._stack.push_async_callback(child.stop)
                 watching = asyncio.create_task(BrokerDisk(child, self.layout.nats).watch(), name="broker-disk")
                 self._stack.push_async_callback(tasks.end, [watching])
                 return reachable(address), users
