@@ -58,8 +58,8 @@ async def test_only_what_changed_is_copied(qemu: IdleQemu, target: Path) -> None
     await qemu.write(0, 4 * MIB, 2 * MIB)  # becomes zero clusters
     await qemu.io(f"discard {8 * MIB} {MIB}")
     got = await capture(sync)
-    assert got.size == SIZE and got.freeze_ms >= 0
-    applied = got.apply(target)
+    assert got.freeze_ms >= 0
+    applied = got.apply(target, SIZE)
     assert (applied.data, applied.zeros) == (2 * GRANULARITY, 3 * MIB)
     await sync.accept()
     wanted = bytearray(b"\x01" * SIZE)
@@ -81,12 +81,12 @@ async def test_writes_after_the_moment_belong_to_the_next_capture(qemu: IdleQemu
         await qemu.write(4, 10 * MIB, MIB)
 
     got = await sync.capture(freeze=nothing, thaw=thaw)
-    got.apply(target)
+    got.apply(target, SIZE)
     data = target.read_bytes()
     assert data[:MIB] == b"\x02" * MIB and data[10 * MIB] == 1
     await sync.accept()
     assert await sync.dirty() == 2 * MIB
-    (await capture(sync)).apply(target)
+    (await capture(sync)).apply(target, SIZE)
     await sync.accept()
     data = target.read_bytes()
     assert data[:MIB] == b"\x03" * MIB and data[10 * MIB] == 4
@@ -100,7 +100,7 @@ async def test_reverted_capture_is_part_of_the_next(qemu: IdleQemu, target: Path
     await qemu.write(3, 2 * MIB, MIB)
     await sync.revert()
     assert await sync.dirty() == 2 * MIB
-    (await capture(sync)).apply(target)
+    (await capture(sync)).apply(target, SIZE)
     await sync.accept()
     data = target.read_bytes()
     assert data[:MIB] == b"\x02" * MIB and data[2 * MIB] == 3
@@ -123,7 +123,7 @@ async def test_failure_at_the_moment_thaws_and_loses_nothing(qemu: IdleQemu, tar
         await sync.capture(freeze=freeze, thaw=thaw)
     assert steps == ["freeze", "thaw"]
     assert await sync.dirty() == MIB
-    (await capture(sync)).apply(target)
+    (await capture(sync)).apply(target, SIZE)
     assert target.read_bytes()[:MIB] == b"\x02" * MIB
 
 
@@ -136,7 +136,7 @@ async def test_new_host_program_goes_on_after_a_crash_in_a_capture(qemu: IdleQem
     successor = BlockSync(await qemu.again())
     await successor.track()
     assert await successor.dirty() == 2 * MIB
-    (await capture(successor)).apply(target)
+    (await capture(successor)).apply(target, SIZE)
     await successor.accept()
     data = target.read_bytes()
     assert data[:MIB] == b"\x02" * MIB and data[2 * MIB] == 3
@@ -180,11 +180,24 @@ async def test_disk_that_grew(qemu: IdleQemu, target: Path) -> None:
     await sync.track()
     await qemu.qmp.execute("block_resize", node_name="work", size=2 * SIZE)
     await qemu.write(5, 2 * SIZE - MIB, MIB)
-    (await capture(sync)).apply(target)
+    (await capture(sync)).apply(target, 2 * SIZE)
     await sync.accept()
     assert target.stat().st_size == 2 * SIZE
     with target.open("rb") as file:
         assert os.pread(file.fileno(), MIB, 2 * SIZE - MIB) == b"\x05" * MIB
+
+
+async def test_what_a_disk_has_beyond_its_size_is_not_written(qemu: IdleQemu, target: Path) -> None:
+    sync = BlockSync(qemu)
+    await sync.track()
+    await qemu.qmp.execute("block_resize", node_name="work", size=2 * SIZE)
+    await qemu.write(6, MIB, MIB)
+    (await capture(sync)).apply(target, SIZE)
+    await sync.accept()
+    await qemu.write(5, 2 * SIZE - MIB, MIB)
+    with pytest.raises(VmmError, match="not complete"):
+        (await capture(sync)).apply(target, SIZE)
+    assert target.stat().st_size == SIZE and target.read_bytes()[MIB : 2 * MIB] == b"\x06" * MIB
 
 
 async def test_random_writes_and_captures_agree_with_the_disk(qemu: IdleQemu, target: Path) -> None:
@@ -202,9 +215,9 @@ async def test_random_writes_and_captures_agree_with_the_disk(qemu: IdleQemu, ta
         if chance.random() < 0.3:
             await sync.revert()
             continue
-        got.apply(target)
+        got.apply(target, SIZE)
         await sync.accept()
-    (await capture(sync)).apply(target)
+    (await capture(sync)).apply(target, SIZE)
     assert target.read_bytes() == wanted
 
 
@@ -237,11 +250,11 @@ async def test_lost_answer_of_qemu_loses_no_change(
 
     monkeypatch.setattr(qemu.qmp, "execute", deaf)
     with pytest.raises(QmpTimeout):
-        (await capture(sync)).apply(target)
+        (await capture(sync)).apply(target, SIZE)
         await sync.accept()
     assert lost == 1
     await qemu.write(3, 2 * MIB, MIB)  # still followed
-    (await capture(sync)).apply(target)
+    (await capture(sync)).apply(target, SIZE)
     await sync.accept()
     data = target.read_bytes()
     assert data[:MIB] == b"\x02" * MIB and data[2 * MIB : 3 * MIB] == b"\x03" * MIB

@@ -54,12 +54,9 @@ class Capture(Protocol):
     """Changes at one moment (vmm.driver.Capture is one). `apply` blocks until they are durable."""
 
     @property
-    def size(self) -> int: ...
-
-    @property
     def freeze_ms(self) -> int: ...
 
-    def apply(self, target: Path) -> Applied: ...
+    def apply(self, target: Path, size: int) -> Applied: ...
 
 
 class Disk(Protocol):
@@ -166,8 +163,9 @@ class Syncer:
 
         capture = await self._disk.capture(freeze=freeze, thaw=thaw)
         try:
-            draft = await self.attached.begin(capture.size)
-            applied = await self.attached.work(lambda: capture.apply(draft), timeout=APPLY_TIMEOUT)
+            size = self.attached.size
+            draft = await self.attached.begin(size)
+            applied = await self.attached.work(lambda: capture.apply(draft, size), timeout=APPLY_TIMEOUT)
             await self.attached.publish(draft)
         except BaseException:
             await asyncio.shield(self._disk.revert())

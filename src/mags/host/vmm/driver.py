@@ -58,14 +58,13 @@ class Capture(Protocol):
     """Changes of a disk at one moment, held on the host's own disk."""
 
     @property
-    def size(self) -> int:
-        """Bytes of the whole disk."""
-
-    @property
     def freeze_ms(self) -> int: ...
 
-    def apply(self, target: Path) -> Applied:
-        """Write the changes to a raw image, and wait until they are durable there. Blocks: run it in a thread."""
+    def apply(self, target: Path, size: int) -> Applied:
+        """Write the changes to a raw image, and wait until they are durable there. Blocks: run it in a thread.
+
+        size: bytes of the disk. Nothing beyond is written, whatever a guest has made of its hypervisor.
+        """
 
 
 class DiskChanges(Protocol):

@@ -64,13 +64,13 @@ class Monitored(Protocol):
 class Capture:
     """Changes of a disk, on the host's disk. `apply` blocks: run it in a thread."""
 
-    def __init__(self, stage: Path, size: int, dirty: int, freeze_ms: int) -> None:
-        self.size, self.freeze_ms = size, freeze_ms
+    def __init__(self, stage: Path, dirty: int, freeze_ms: int) -> None:
+        self.freeze_ms = freeze_ms
         self._stage, self._dirty = stage, dirty
 
-    def apply(self, target: Path) -> Applied:
-        """Write the changes to the raw image `target` and wait until they are durable there (fsync)."""
-        applied = apply_file(self._stage, target, self.size)
+    def apply(self, target: Path, size: int) -> Applied:
+        """Write the changes to the raw image `target` and wait until they are durable there (fsync). See driver."""
+        applied = apply_file(self._stage, target, size)
         # QEMU does not report a failure to write its tables when it closes the stage: a lost table is lost clusters.
         if applied.data + applied.zeros < self._dirty:
             raise VmmError("The captured changes are not complete: is the host's disk full?")
@@ -121,7 +121,7 @@ class BlockSync:
         except BaseException:
             await asyncio.shield(self.revert())
             raise
-        return Capture(self._stage, size, dirty, freeze_ms)
+        return Capture(self._stage, dirty, freeze_ms)
 
     async def accept(self) -> None:
         """The captured changes are safe elsewhere: forget them."""

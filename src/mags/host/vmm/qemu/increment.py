@@ -140,17 +140,13 @@ class Image:
 def apply_file(source: Path, target: Path, size: int, *, torn: bool = False) -> Applied:
     """Write the qcow2 image `source` over the raw image `target`, durably (fsync); a target that is shorter grows.
 
-    size: bytes of the disk, which the image's must be. torn: its writer died (see `Image`); it may be of a smaller
-    disk, and what it has beyond `size` is left out.
+    size: bytes of the disk; what the image has beyond is left out. torn: its writer died (see `Image`).
     """
     descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         image = Image.read(descriptor)
-        if torn:
-            size = min(image.size, size)
-            image = replace(image, size=size, l1_entries=-(-size // L2_SPAN), torn=True)
-        elif image.size != size:
-            raise BadImage("The image is of a disk of another size.")
+        size = min(image.size, size)
+        image = replace(image, size=size, l1_entries=-(-size // L2_SPAN), torn=torn)
         written = os.open(target, os.O_RDWR | os.O_CLOEXEC)
         try:
             if os.fstat(written).st_size < image.size:
