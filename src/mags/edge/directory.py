@@ -69,8 +69,9 @@ class Directory:
         self._listeners.append(listener)
 
     async def resolve(self, name: str, domain: str | None = None, *, patience: float = 0.0) -> edge.Resolved:
-        """Whose `name` is; remembered as long as control allows, `unknown` too. A VM that is being placed is waited
-        for, at most `patience` seconds."""
+        """Whose `name` is. Remembered as long as control allows, when it leads to a VM: one may come at any time where
+        there is none, and nobody could say then under which aliases it had been asked for. A VM that is being placed is
+        waited for, at most `patience` seconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + patience
         while True:
@@ -93,9 +94,9 @@ class Directory:
         me = asyncio.current_task()
         try:
             answer = await self._ask(edge.RESOLVE, edge.Resolve(name=name, domain=domain), edge.Resolved)
-            lifetime = STARTING_PAUSE if answer.status == "starting" else answer.ttl_s
+            lifetime = {"ok": answer.ttl_s, "starting": STARTING_PAUSE}.get(answer.status, 0.0)
             kept = _Kept(answer, asyncio.get_running_loop().time() + lifetime)
-            if self._asking.get(key) is me:  # else something has changed since it was asked
+            if lifetime and self._asking.get(key) is me:  # else something has changed since it was asked
                 if len(self._names) >= REMEMBERED:
                     self._names.clear()
                 self._names[key] = kept

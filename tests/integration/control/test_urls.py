@@ -161,6 +161,13 @@ async def test_an_alias_follows_its_workspace(mags: Installation, gateway: Edge)
     second = await sandbox(mags, "site-2", workspace_id="site", no_sync=True)
     found = await gateway.resolve("my-app")
     assert (found.vm_id, found.port, found.subdomain) == (second["vm_id"], 8080, "my-app")
+    gateway.changed.clear()
+    await access(mags, "site", port=8080, private=True)
+    await gateway.hears_of("my-app")
+    assert (await gateway.resolve("my-app")).private
+    gateway.changed.clear()
+    assert (await mags.api.delete("/mags-jobs/site/access?port=8080")).status_code == 200
+    await gateway.hears_of("my-app")
     assert (await mags.api.get("/mags-url-aliases")).json()["total"] == 1
     assert (await mags.stranger.get("/mags-url-aliases")).json()["total"] == 0
     assert (await mags.stranger.post("/mags-url-aliases", json=body)).status_code == 409

@@ -75,6 +75,15 @@ async def aliases(session: AsyncSession, owner: str) -> Sequence[Alias]:
     ).scalars().all()  # fmt: skip
 
 
+async def names(session: AsyncSession, job: Job) -> list[str]:
+    """What may lead to a job's VM: its subdomain, and the aliases of its workspace or name."""
+    found = select(Alias.subdomain).where(
+        Alias.owner_id == job.owner_id, Alias.workspace.in_([job.workspace or job.name, job.name])
+    )
+    own = [job.subdomain] if job.subdomain is not None else []
+    return [*own, *(await session.execute(found)).scalars()]
+
+
 async def taken(session: AsyncSession, subdomain: str) -> bool:
     """Whether anybody has it, as an alias or as a job's own."""
     alias = await session.execute(select(Alias.id).where(Alias.subdomain == subdomain))

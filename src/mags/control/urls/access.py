@@ -50,8 +50,9 @@ async def _url(world: World, caller: Caller, reference: str, body: AccessRequest
         job = await jobs.get(session, caller.user_id, reference)
         _check(job)
         row = await urls.open_port(session, job, body.port, body.private)
+        names = await urls.names(session, job)
     subdomain = job.subdomain or ""
-    await world.tell_edges(subdomains=(subdomain,))
+    await world.tell_edges(subdomains=names)
     url = public_url(world.settings, subdomain, port=row.port if row.port != job.url_port else None)
     answer = {"success": True, "url": url, "subdomain": subdomain, "port": row.port, "private": row.private}
     if row.private:
@@ -72,10 +73,11 @@ async def close_access(
             await accounts.remove_ssh_keys(session, caller.user_id, [key.id for key in keys])
         else:
             closed = await urls.close_port(session, job, port)
+        names = await urls.names(session, job)
     if not closed:
         raise errors.not_found("open port", str(port))
     vms = (job.vm_id,) if port == SSH and job.vm_id is not None else ()
-    await world.tell_edges(subdomains=(job.subdomain,) if job.subdomain is not None else (), vms=vms)
+    await world.tell_edges(subdomains=names, vms=vms)
     return Json({"success": True, "port": port})
 
 
