@@ -52,7 +52,7 @@ def test_environment_and_timeout(mags: Installation) -> None:
 
 def test_of_an_ephemeral_run_nothing_stays(mags: Installation) -> None:
     workspaces = mags.json("workspace", "list")
-    run = mags.popen("run", "-e", "-n", "ephemeral", "echo up > /root/f; cat /root/f; sleep 1")
+    run = mags.popen("run", "-e", "-n", "ephemeral", "echo up > /root/f; cat /root/f; sleep 5")
     assert run.stdout is not None and run.stdout.readline() == b"up\n"
     vm_id = mags.json("status", "ephemeral")["vm_id"]
     record, place = _kept(mags, vm_id)
