@@ -119,7 +119,7 @@ async def test_a_known_name_is_not_asked_for_again_until_it_changes(control: Con
 
 
 @pytest.mark.parametrize("status", ["unknown", "closed", "stopped"])
-async def test_what_leads_nowhere_is_asked_for_again_as_it_may_lead_somewhere_now(control: Control, status: str) -> None:
+async def test_what_leads_nowhere_is_asked_for_again(control: Control, status: str) -> None:
     names = await listening(control)
     control.status = status
     assert (await names.resolve("shop")).status == status
