@@ -22,23 +22,25 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
 @pytest.fixture
 def mags(base_image: None) -> Iterator[Installation]:
-    """Its host's directory is a disk of its own, of 4 GB; it has no pool."""
+    """All that it keeps (records, messages, VMs, logs) is on a disk of its own, of 4 GB; it has no pool."""
     made = Installation(environment={"MAGS_HOST_POOL_TARGET": "0", "MAGS_HOST_DISK_RESERVE_GB": "1"})
-    host = made.data / "host"
-    host.mkdir(parents=True)
-    disk = made.folder / "disk.img"
+    place, disk = made.folder / "disk", made.folder / "disk.img"
+    made.data = place / "d"
+    made.environment["MAGS_UP_DATA_DIR"] = str(made.data)
+    place.mkdir()
     with disk.open("wb") as file:
         file.truncate(4 << 30)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", disk], check=True, timeout=60)
-    subprocess.run(["mount", "-o", "loop", disk, host], check=True, timeout=60)
+    subprocess.run(["mount", "-o", "loop", disk, place], check=True, timeout=60)
     try:
         shared = CACHE / "vmm" / "templates"  # the same in all tests, and what takes longest to make
         shared.mkdir(parents=True, exist_ok=True)
-        (host / "templates").symlink_to(shared)
+        (made.data / "host").mkdir(parents=True)
+        (made.data / "host" / "templates").symlink_to(shared)
         with made:
             yield made
     finally:
-        subprocess.run(["umount", host], check=True, timeout=60)
+        subprocess.run(["umount", place], check=True, timeout=60)
         shutil.rmtree(made.folder)
 
 
@@ -74,11 +76,22 @@ def counted(mags: Installation) -> list[int]:
     return [int(line) for line in mags.out("logs", "counter").splitlines()]
 
 
+def stuck(mags: Installation) -> bool:
+    """Whether nothing that is said reaches those who listen."""
+    before = len(counted(mags))
+    time.sleep(4)
+    return len(counted(mags)) == before
+
+
 def test_a_full_disk_stops_new_jobs_and_nothing_else(mags: Installation) -> None:
+    whole = hashlib.sha256(bytes(64_000_000)).hexdigest()
     mags.cli("new", "box")
+    mags.cli("run", "-p", "-d", "-n", "cook", "-w", "pantry", "echo flour > /root/shelf")
     job = mags.out("run", "-d", "-n", "counter", "i=0; while ! [ -e /tmp/stop ]; do echo $i; i=$((i+1)); sleep 1; done")
     until(lambda: mags.json("status", "counter")["status"] == "running" and len(counted(mags)) > 1)
-    filler = mags.data / "host" / "filler"
+    until(lambda: mags.json("status", "cook")["status"] == "running")
+    mags.cli("sync", "cook")
+    filler = mags.data / "filler"
     grow(filler, leave=512 << 20)  # below the reserve
     until(lambda: not accepting(mags))
 
@@ -90,20 +103,38 @@ def test_a_full_disk_stops_new_jobs_and_nothing_else(mags: Installation) -> None
     assert mags.out("exec", "box", "echo goes on; echo x > /root/small; sync; cat /root/small") == "goes on\nx\n"
     until(lambda: len(counted(mags)) > before + 1)
 
-    grow(filler, leave=16 << 20)
-    fill(filler)  # the reserve too: who writes now stands still until there is room, and sees no error
-    writing = mags.popen("exec", "box", "head -c 64000000 /dev/zero >/root/large; sync; sha256sum /root/large")
-    until(lambda: "stands still" in (mags.data / "log" / "host.log").read_text())
+    grow(filler, leave=16 << 20)  # too little for the memory of a VM, or for a sync
+    mags.cli("exec", "cook", "echo sugar >> /root/shelf; sync")
+    kept = mags.cli("sleep", "box", check=False)
+    assert kept.returncode != 0 and b"can't be saved: the host's disk is full" in kept.stderr
+    assert mags.out("exec", "box", "cat /root/small") == "x\n"
+    assert mags.json("status", "box")["status"] == "running"
+    unsaved = mags.cli("sync", "cook", check=False)
+    assert unsaved.returncode != 0 and b"disk" in unsaved.stderr and b"make room" in unsaved.stderr
+
+    # To the last byte: who writes now stands still until there is room, and sees no error. What VMs say waits in them.
+    fill(filler)
+    write = "head -c 64000000 /dev/zero >/root/large && sync; echo $? >/root/written"
+    mags.cli("exec", "box", f"({write}) >/dev/null 2>&1 &")
+    until(lambda: stuck(mags))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        call(mags, "POST", "/mags-jobs", {"script": "true"})
+    assert refused.value.code == 503 and "disk" in refused.value.read().decode()
     _, words = hopeful.communicate(timeout=120)
     assert hopeful.returncode == 125 and b"disk" in words and b"full" in words
-    filler.unlink()
-    written, _ = writing.communicate(timeout=120)
-    assert writing.returncode == 0 and hashlib.sha256(bytes(64_000_000)).hexdigest() in written.decode()
 
+    filler.unlink()
     until(lambda: accepting(mags))
+    until(lambda: not stuck(mags))
+    assert mags.out("exec", "box", "until test -s /root/written; do sleep 0.2; done; cat /root/written") == "0\n"
     assert mags.out("run", "echo again") == "again\n"
     assert mags.out("exec", "box", "cat /root/small") == "x\n"
+    mags.cli("sleep", "box")
+    assert mags.out("exec", "box", "sha256sum < /root/large").split()[0] == whole
     assert mags.out("exec", "counter", "touch /tmp/stop; echo told") == "told\n"
     until(lambda: mags.json("status", job.strip())["status"] == "completed")
     numbers = counted(mags)
     assert numbers == list(range(len(numbers)))
+    mags.cli("sync", "cook")
+    mags.cli("stop", "cook")
+    assert mags.out("run", "-w", "pantry", "cat /root/shelf") == "flour\nsugar\n"
