@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from mags.host.attachments import Attachments
 from mags.host.storage import engine as engines
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
@@ -145,3 +146,27 @@ async def test_database_that_is_taken_away_under_a_mount_is_said(place: Path, op
     await until(lambda: "is gone: put it back" in engine.status)
     (place / "aside").rename(place / "meta.db")
     await until(lambda: engine.status == "ok")
+
+
+async def test_a_mount_outlives_a_host_program_that_finds_no_metadata(place: Path) -> None:
+    """VMs read from it; and as long as JuiceFS has the file open, it is not lost."""
+    local = StorageSettings.model_validate({"kind": "local"})
+    engine = await Engine.open(local, place / "host", host_id="h1")
+    kept = engine.mount.point / "kept"
+    kept.write_text("1")
+    file, aside = place / "host" / "meta.db", place / "host" / "aside.db"
+    file.rename(aside)
+    with pytest.raises(StorageUnavailable, match="put it back"):
+        await engine.workspaces.manifests()
+    await engine.close(unmount=False)
+    with pytest.raises(StorageUnavailable, match="put it back"):
+        await Engine.open(local, place / "host", host_id="h1")
+    assert kept.read_text() == "1"
+    aside.rename(file)
+    again = await Engine.open(local, place / "host", host_id="h1")
+    assert kept.read_text() == "1"
+    await again.close(unmount=False)
+    file.rename(aside)
+    async with Attachments.open(local, place / "host", host_id="h1") as attachments:
+        attachments.unmount = True
+    assert not kept.exists()

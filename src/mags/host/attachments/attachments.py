@@ -18,7 +18,7 @@ from mags.host.attachments.workspace import GUEST_JFS_PORT, Publish, Workspace
 from mags.host.jfs import Exports
 from mags.host.storage import transfers
 from mags.host.storage.config import StorageSettings
-from mags.host.storage.engine import Engine
+from mags.host.storage.engine import Engine, unmount
 from mags.host.storage.errors import StorageError, StorageRefused
 from mags.host.storage.layout import Manifest
 from mags.protocol.errors import Problem
@@ -62,6 +62,8 @@ class Attachments:
             await exports.close()
             if own._engine is not None:
                 await own._engine.close(unmount=own.unmount)
+            elif own.unmount and settings.kind != "off":
+                await unmount(settings, directory)
 
     @property
     def status(self) -> str:

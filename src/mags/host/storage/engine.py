@@ -54,7 +54,12 @@ class Engine:
         self._trouble = ""
         self._tasks: list[asyncio.Task[None]] = []
         self.workspaces = Workspaces(
-            self.mount.point, self._threads, host_id=host_id, scratch=directory / "scratch", clone_tree=self._clone
+            self.mount.point,
+            self._threads,
+            host_id=host_id,
+            scratch=directory / "scratch",
+            clone_tree=self._clone,
+            require=lambda: metadata.require_file(self.volume.meta),
         )
 
     @classmethod
@@ -72,7 +77,8 @@ class Engine:
         try:
             await engine._start()
         except BaseException:
-            await engine.close(unmount=True)
+            # VMs may read from a mount that is there, and may go on doing so.
+            await engine.close(unmount=False)
             raise
         return engine
 
@@ -203,3 +209,8 @@ class Engine:
                 await self.collect()
             except (OSError, StorageError) as error:
                 log.warning("garbage could not be collected: %s", error)
+
+
+async def unmount(settings: StorageSettings, directory: Path) -> None:
+    """End what an engine has left there that can't be opened now. Harmless if there is nothing."""
+    await Mount(juicefs.Volume(settings, directory), directory / "mnt").stop()

@@ -34,8 +34,18 @@ CloneTree = Callable[[Path, Path], Awaitable[None]]
 class Workspaces:
     """All workspaces of a volume, as one host sees them."""
 
-    def __init__(self, mount: Path, threads: Threads, *, host_id: str, scratch: Path, clone_tree: CloneTree) -> None:
-        self.mount, self.host_id = mount, host_id
+    def __init__(
+        self,
+        mount: Path,
+        threads: Threads,
+        *,
+        host_id: str,
+        scratch: Path,
+        clone_tree: CloneTree,
+        require: Callable[[], None],
+    ) -> None:
+        """require: raises StorageUnavailable when what is written to the volume would be lost. Blocks."""
+        self.mount, self.host_id, self._require = mount, host_id, require
         self._threads = threads
         self._scratch, self._clone_tree = scratch, clone_tree
         self._attached: dict[str, Attached] = {}
@@ -55,6 +65,7 @@ class Workspaces:
         """The same in this thread, as long as it takes."""
         try:
             self._require_mount()
+            self._require()
             try:
                 return work()
             finally:
