@@ -72,11 +72,11 @@ class Store:
 
     def fetched(self) -> float:
         """Bytes that this host has had from the bucket since it was mounted."""
-        for line in (self._storage / "mnt" / ".stats").read_text().splitlines():
-            name, _, value = line.rpartition(" ")
-            if name.startswith("juicefs_object_request_data_bytes") and "GET" in name:
-                return float(value)
-        return 0.0
+        text = (self._storage / "mnt" / ".stats").read_text()
+        if "juicefs_object_request_data_bytes" not in text:
+            raise RuntimeError("JuiceFS does not say what it has had from the bucket")
+        values = [line.rpartition(" ") for line in text.splitlines()]
+        return sum(float(value) for name, _, value in values if "request_data_bytes" in name and "GET" in name)
 
     def forget(self) -> None:
         """As on a host that has read nothing yet: neither JuiceFS nor the kernel has a block of it."""
