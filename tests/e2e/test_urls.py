@@ -14,7 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -382,10 +382,14 @@ async def test_fifty_clients_and_a_command_wake_it_once(mags: Installation, site
 async def download(site: Site) -> AsyncIterator[None]:
     """One that has begun, and that nobody goes on reading."""
     reader, writer = await asyncio.open_connection(*site.mags.apps.split(":"), limit=1 << 16)
-    writer.write(f"GET /down/{1 << 30} HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode())
-    await reader.readuntil(b"\r\n\r\n")
-    yield
-    writer.transport.abort()
+    try:
+        writer.write(f"GET /down/{1 << 30} HTTP/1.1\r\nHost: {site.host}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        yield
+    finally:
+        writer.transport.abort()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("use", [chat, pytest.param(download, marks=pytest.mark.soak)])
@@ -397,7 +401,7 @@ async def test_what_is_open_keeps_it_awake_though_it_stands_still(
         async with states(mags, "site") as seen:
             async with use(site):
                 await asyncio.sleep(IDLE_S + 2)
-                assert seen == []
+                assert "sleeping" not in seen
             async with asyncio.timeout(DEADLINE_S):
                 while seen[-1:] != ["sleeping"]:
                     await asyncio.sleep(0.1)
