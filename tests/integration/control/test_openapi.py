@@ -140,8 +140,8 @@ def test_a_request_that_the_document_forbids_is_refused(schema: Any) -> None:
             wrong = {part for part, info in case.meta.components.items() if info.mode is GenerationMode.NEGATIVE}
             if "id" in case.path_parameters and ParameterLocation.PATH not in wrong:
                 case.path_parameters["id"] = THERE.get(case.path.split("/")[3])
-            if wrong == {ParameterLocation.BODY} and case.media_type == "application/octet-stream":
-                return  # any bytes are right
+            if wrong == {ParameterLocation.BODY} and case.method.upper() == "PUT":
+                return  # of a file any bytes are right, and none
             if wrong == {ParameterLocation.QUERY} and any(isinstance(one, dict | list) for one in case.query.values()):
                 return  # in a URL it is the same name several times, the last of which may be right
             tried += 1
