@@ -175,22 +175,23 @@ class Released(Value):
     """Connections that are left, in the middle of a request or still being made."""
 
 
-def sign_link(secret: str, subdomain: str, *, lifetime_s: float, now: float | None = None) -> str:
-    """The value of `LINK_PARAMETER` that opens a private URL for `lifetime_s` seconds: `EXPIRY.SIGNATURE`."""
+def sign_link(secret: str, *, lifetime_s: float, now: float | None = None) -> str:
+    """The value of `LINK_PARAMETER` that opens a private URL for `lifetime_s` seconds: `EXPIRY.SIGNATURE`.
+    Each open port has a secret of its own, so it opens that one, whatever name leads there, and no other."""
     expiry = int((time.time() if now is None else now) + lifetime_s)
-    return f"{expiry}.{_signature(secret, subdomain, expiry)}"
+    return f"{expiry}.{_signature(secret, expiry)}"
 
 
-def check_link(secret: str, subdomain: str, value: str, *, now: float | None = None) -> bool:
+def check_link(secret: str, value: str, *, now: float | None = None) -> bool:
     """Whether `value` was made by `sign_link` with this secret and has not run out. In constant time."""
     expiry, _, signature = value.partition(".")
     if not secret or not expiry.isascii() or not expiry.isdigit() or len(expiry) > 12:
         return False
     if int(expiry) < (time.time() if now is None else now):
         return False
-    return hmac.compare_digest(signature.encode(), _signature(secret, subdomain, int(expiry)).encode())
+    return hmac.compare_digest(signature.encode(), _signature(secret, int(expiry)).encode())
 
 
-def _signature(secret: str, subdomain: str, expiry: int) -> str:
-    digest = hmac.new(secret.encode(), f"{subdomain}:{expiry}".encode(), hashlib.sha256).digest()
+def _signature(secret: str, expiry: int) -> str:
+    digest = hmac.new(secret.encode(), str(expiry).encode(), hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -113,6 +113,11 @@ class Access(TypedDict):
     url: NotRequired[str]
     subdomain: NotRequired[str]
     port: NotRequired[int]
+    private: NotRequired[bool]
+    signed_url: NotRequired[str]
+    """Opens a private one."""
+    alias_urls: NotRequired[list[str]]
+    """The same under the aliases that lead to it now, signed if it is private."""
     ssh_host: NotRequired[str]
     ssh_port: NotRequired[int]
     ssh_user: NotRequired[str]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import pytest
 import pytest_asyncio
 from nats.aio.msg import Msg
@@ -118,7 +119,7 @@ async def test_a_private_url_opens_by_a_signed_link_or_a_token_of_its_owner(mags
     found = await gateway.resolve(made["subdomain"])
     assert found.private and found.secret
     key = made["signed_url"].partition(f"{edge.LINK_PARAMETER}=")[2]
-    assert edge.check_link(found.secret, made["subdomain"], key)
+    assert edge.check_link(found.secret, key)
     await gateway.ask(edge.URL_AUTH, edge.UrlAuth(subdomain=made["subdomain"], token=TOKEN), messages.Done)
     for token in ("nope", "mags_test_" + "b" * 32):
         with pytest.raises(Problem) as refused:
@@ -128,7 +129,7 @@ async def test_a_private_url_opens_by_a_signed_link_or_a_token_of_its_owner(mags
     assert "signed_url" not in again and not (await gateway.resolve(made["subdomain"])).private
     await access(mags, "private", port=8080, private=True)
     rotated = await gateway.resolve(made["subdomain"])
-    assert not edge.check_link(rotated.secret, made["subdomain"], key), "old links are void"
+    assert not edge.check_link(rotated.secret, key), "old links are void"
 
 
 async def test_only_open_persistent_jobs_can_be_reached(mags: Installation) -> None:
@@ -168,6 +169,11 @@ async def test_an_alias_follows_its_workspace(mags: Installation, gateway: Edge)
     gateway.changed.clear()
     assert (await mags.api.delete("/mags-jobs/site/access?port=8080")).status_code == 200
     await gateway.hears_of("my-app")
+    assert (await gateway.resolve("my-app")).status == "closed", "what was private is not open to all once it is closed"
+    await mags.api.post("/mags-jobs/site/stop")
+    third = await sandbox(mags, "site-3", workspace_id="site", no_sync=True)
+    found = await gateway.resolve("my-app")
+    assert (found.status, found.vm_id, found.private) == ("ok", third["vm_id"], False), "a new VM begins open"
     assert (await mags.api.get("/mags-url-aliases")).json()["total"] == 1
     assert (await mags.stranger.get("/mags-url-aliases")).json()["total"] == 0
     assert (await mags.stranger.post("/mags-url-aliases", json=body)).status_code == 409
@@ -185,6 +191,56 @@ async def test_an_alias_leads_to_a_sandbox_without_a_workspace_by_its_name(mags:
     assert (await gateway.resolve("named")).vm_id == placed["vm_id"]
     await mags.api.post("/mags-jobs/booth-2/stop")
     assert (await gateway.resolve("named")).vm_id == named["vm_id"]
+
+
+async def test_what_only_an_alias_publishes_can_be_closed_and_opened_again(mags: Installation, gateway: Edge) -> None:
+    await sandbox(mags, "booth-3")
+    close = "/mags-jobs/booth-3/access?port=8080"
+    assert (await mags.api.delete(close)).status_code == 404, "nothing leads to it"
+    await mags.api.post("/mags-url-aliases", json={"subdomain": "shut", "workspace_id": "booth-3"})
+    assert (await gateway.resolve("shut")).status == "ok"
+    assert (await mags.api.delete("/mags-jobs/booth-3/access?port=9000")).status_code == 404
+    assert (await gateway.resolve("shut")).status == "ok"
+    gateway.changed.clear()
+    assert (await mags.api.delete(close)).status_code == 200
+    await gateway.hears_of("shut")
+    assert (await gateway.resolve("shut")).status == "closed"
+    assert (await mags.api.delete(close)).status_code == 404, "it is closed"
+    gateway.changed.clear()
+    await access(mags, "booth-3", port=8080)
+    await gateway.hears_of("shut")
+    assert (await gateway.resolve("shut")).status == "ok"
+    assert (await mags.api.delete(close)).status_code == 200
+    assert (await gateway.resolve("shut")).status == "closed", "also when it was open to all"
+
+
+async def test_a_link_opens_the_port_under_its_aliases_and_nothing_else(mags: Installation, gateway: Edge) -> None:
+    for alias, workspace in (("linked", "link"), ("linked-too", "link"), ("not-linked", "link-2")):
+        body = {"subdomain": alias, "workspace_id": workspace}
+        assert (await mags.api.post("/mags-url-aliases", json=body)).status_code == 201
+    await sandbox(mags, "link")
+    await sandbox(mags, "link-2")
+    first = await access(mags, "link", port=8080, private=True)
+    second = await access(mags, "link", port=9000, private=True)
+    other = await access(mags, "link-2", port=8080, private=True)
+
+    def names(answer: dict[str, Any]) -> list[str]:
+        urls = [httpx.URL(url) for url in (answer["signed_url"], *answer["alias_urls"])]
+        assert len({url.params[edge.LINK_PARAMETER] for url in urls}) == 1
+        return [url.host.partition(".")[0] for url in urls]
+
+    assert names(first) == [first["subdomain"], "linked", "linked-too"]
+    assert names(second) == [f"9000-{first['subdomain']}", "9000-linked", "9000-linked-too"]
+    assert names(other) == [other["subdomain"], "not-linked"]
+    for mine in (first, second, other):
+        for theirs in (first, second, other):
+            for name in names(theirs):
+                found = await gateway.resolve(name)
+                assert found.private
+                key = httpx.URL(mine["signed_url"]).params[edge.LINK_PARAMETER]
+                assert edge.check_link(found.secret, key) == (mine is theirs), name
+    public = await access(mags, "link", port=8080, private=False)
+    assert public["alias_urls"] == [f"http://{name}.apps.localhost:4281" for name in ("linked", "linked-too")]
 
 
 @pytest.mark.parametrize("name", ["www", "api", "-a", "a-", "a.b", "a_b", "x" * 64, "", "80-x", "xn--a", "ä"])

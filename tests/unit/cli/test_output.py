@@ -106,6 +106,14 @@ CASES: dict[str, tuple[list[str], Any]] = {
     "ssh-key-list": (["ssh-key", "list"], KEYS),
     "ssh-key-add": (["ssh-key", "add", "ssh-ed25519 AAAA me"], KEYS["ssh_keys"][0]),
     "url": (["url", "dev", "3000"], {"success": True, "url": "http://abc.apps.localhost:4281", "subdomain": "abc"}),
+    "url-private": (
+        ["url", "dev", "--private"],
+        {
+            "url": "http://abc.apps.localhost:4281",
+            "signed_url": "http://abc.apps.localhost:4281/?mags_key=9.x",
+            "alias_urls": ["http://shop.apps.localhost:4281/?mags_key=9.x"],
+        },
+    ),
     "url-close": (["url", "dev", "--close"], {}),
     "url-bad-port": (["url", "dev", "http"], {}),
     "url-alias-add": (["url", "alias", "add", "shop", "project"], {"url": "http://shop.apps.localhost:4281"}),

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace, session: Session) -> int:
         session.console.json(access)
     else:
         session.console.out(str(access.get("signed_url") or access.get("url")))
+        for url in access.get("alias_urls", []):
+            session.console.note(f"Also {url}")
     return 0
 
 

@@ -9,7 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from mags.control.db import now_ms
 from mags.control.models import Alias, Job, OpenPort, SshPort
+from mags.control.records.jobs import led_to
 from mags.protocol.ids import new_id, new_label
+
+DEFAULT_PORT = 8080
+"""What an alias publishes of a job none of whose ports was ever opened or closed: one without a subdomain."""
 
 
 async def open_ports(session: AsyncSession, owner: str, job_id: str) -> Sequence[OpenPort]:
@@ -47,7 +51,10 @@ async def close_port(session: AsyncSession, job: Job, port: int) -> bool:
     """False when it was not open. The bare subdomain then leads to the oldest port that is left."""
     row = await session.get(OpenPort, (job.id, port))
     if row is None:
-        return False
+        if job.subdomain is not None or port != DEFAULT_PORT or not await leading_to(session, job):
+            return False
+        job.subdomain = new_label()  # its aliases publish only what is open from now on
+        return True
     await session.delete(row)
     await session.flush()
     if job.url_port == port:
@@ -77,11 +84,23 @@ async def aliases(session: AsyncSession, owner: str) -> Sequence[Alias]:
 
 async def names(session: AsyncSession, job: Job) -> list[str]:
     """What may lead to a job's VM: its subdomain, and the aliases of its workspace or name."""
-    found = select(Alias.subdomain).where(
-        Alias.owner_id == job.owner_id, Alias.workspace.in_([job.workspace or job.name, job.name])
-    )
+    found = select(Alias.subdomain).where(Alias.owner_id == job.owner_id, Alias.workspace.in_(_places(job)))
     own = [job.subdomain] if job.subdomain is not None else []
     return [*own, *(await session.execute(found)).scalars()]
+
+
+async def leading_to(session: AsyncSession, job: Job) -> list[str]:
+    """The aliases that lead to a job now."""
+    places = set()
+    for place in _places(job):
+        target = await led_to(session, job.owner_id, place)
+        if target is not None and target.id == job.id:
+            places.add(place)
+    return [alias.subdomain for alias in await aliases(session, job.owner_id) if alias.workspace in places]
+
+
+def _places(job: Job) -> set[str]:
+    return {job.workspace or job.name, job.name}
 
 
 async def taken(session: AsyncSession, subdomain: str) -> bool:

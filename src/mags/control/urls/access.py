@@ -51,14 +51,18 @@ async def _url(world: World, caller: Caller, reference: str, body: AccessRequest
         _check(job)
         row = await urls.open_port(session, job, body.port, body.private)
         names = await urls.names(session, job)
+        aliases = await urls.leading_to(session, job)
     subdomain = job.subdomain or ""
     await world.tell_edges(subdomains=names)
-    url = public_url(world.settings, subdomain, port=row.port if row.port != job.url_port else None)
+    port = row.port if row.port != job.url_port else None
+    url, *others = [public_url(world.settings, name, port=port) for name in (subdomain, *aliases)]
     answer = {"success": True, "url": url, "subdomain": subdomain, "port": row.port, "private": row.private}
+    key = ""
     if row.private:
-        value = edge.sign_link(row.secret, subdomain, lifetime_s=world.settings.link_lifetime_s)
-        answer["signed_url"] = f"{url}/?{edge.LINK_PARAMETER}={value}"
-    return answer
+        value = edge.sign_link(row.secret, lifetime_s=world.settings.link_lifetime_s)
+        key = f"/?{edge.LINK_PARAMETER}={value}"
+        answer["signed_url"] = url + key
+    return {**answer, "alias_urls": [other + key for other in others]}
 
 
 @router.delete("/{id}/access", response_model=AccessClosed, summary="Close a port; 22: revoke the job's SSH keys")

@@ -1,8 +1,8 @@
 """From a public name to a VM.
 
 A name is `SUB` or `PORT-SUB`. SUB is a job's own subdomain, or an alias, which leads to the newest job of its
-workspace, or to the sandbox of that name. An alias publishes what it leads to: the bare name goes to the job's first
-open port, or 8080, also when none is open; any other port has to be open.
+workspace, or to the sandbox of that name. The bare name goes to the job's first open port; any other has to be open. An
+alias publishes port 8080 of a job that has no subdomain: none of its ports was opened or closed by anybody yet.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from mags.control.lifecycles.reaching import reach
 from mags.control.lifecycles.world import World
 from mags.control.models import Alias, Job, OpenPort, Vm
 from mags.control.records.jobs import led_to, vm_of
+from mags.control.records.urls import DEFAULT_PORT
 from mags.hostclient import HostState
 from mags.protocol.edge import Resolve, Resolved
 from mags.protocol.errors import Problem
 from mags.protocol.states import FINAL_JOB_STATUSES
 
-DEFAULT_PORT = 8080
 STARTING_TTL = 0.5
 _PORT = re.compile(r"([1-9][0-9]{0,4})-(.+)")
 
@@ -45,7 +45,7 @@ async def resolve(world: World, wish: Resolve) -> Resolved:
         vm = await vm_of(session, job)
         chosen = port or job.url_port or DEFAULT_PORT
         opened = await session.get(OpenPort, (job.id, chosen))
-    if opened is None and not (aliased and port is None and job.url_port is None):
+    if opened is None and not (aliased and port is None and job.subdomain is None):
         return Resolved(status="closed", subdomain=subdomain, port=chosen, job_id=job.id, name=job.name)
     return _answer(world, job, vm, opened, subdomain, chosen)
 

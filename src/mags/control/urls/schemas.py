@@ -72,7 +72,8 @@ class AliasRemoved(View):
 
 
 class UrlAccess(WarningView):
-    """A port that the web can reach; `signed_url` opens a private one."""
+    """A port that the web can reach; `signed_url` opens a private one, `alias_urls` (signed too) are the same under the
+    aliases that lead to it now."""
 
     success: bool
     url: str
@@ -80,6 +81,7 @@ class UrlAccess(WarningView):
     port: int
     private: bool
     signed_url: str | None = None
+    alias_urls: list[str]
 
 
 class SshAccess(WarningView):

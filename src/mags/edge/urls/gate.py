@@ -86,13 +86,13 @@ class Gate:
         path, _, search = request.target.partition("?")
         query = parse_qsl(search, keep_blank_values=True)
         for key, value in query:
-            if key == LINK_PARAMETER and check_link(target.secret, target.subdomain, value):
+            if key == LINK_PARAMETER and check_link(target.secret, value):
                 rest = [pair for pair in query if pair[0] != LINK_PARAMETER]
                 # One slash: browsers take `//host` and `/\\host` for another site, and links come from strangers.
                 where = "/" + path.replace("\\", "%5C").lstrip("/") + (f"?{urlencode(rest)}" if rest else "")
                 return Response(303, [("Location", where), ("Set-Cookie", self._cookie(value)), _NO_STORE])
         cookies = _keys_of(request.headers.get("cookie", ""))
-        if any(check_link(target.secret, target.subdomain, key) for key in cookies):
+        if any(check_link(target.secret, key) for key in cookies):
             return None
         token = request.headers.get(TOKEN_HEADER.lower())
         if token and len(token) <= 512 and await self._directory.token_opens(target.subdomain, token):
