@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
 COLLECT_S = 1
 DEADLINE_S = 120.0
+SLACK = 1 << 20
+"""Bytes: the fragments of `stays` may be joined meanwhile, and both be there for a moment."""
 
 
 @pytest.fixture(scope="module")
@@ -26,44 +28,32 @@ def mags(base_image: None) -> Iterator[Installation]:
         yield installation
 
 
-def blocks(mags: Installation) -> set[str]:
-    """The names of the volume's blocks in the bucket."""
+def blocks(mags: Installation) -> dict[str, int]:
+    """The volume's blocks in the bucket, and their sizes in bytes."""
     return asyncio.run(_blocks(SeaweedFS(mags.data / "seaweedfs")))
 
 
-async def _blocks(store: SeaweedFS) -> set[str]:
+async def _blocks(store: SeaweedFS) -> dict[str, int]:
     client = S3(store.bucket("mags"))
     try:
-        return {key async for key in client.keys("mags/chunks/")}
+        return {key: size async for key, size in client.objects("mags/chunks/")}
     finally:
         await client.aclose()
 
 
-def settled(mags: Installation) -> set[str]:
-    """The same, when collections find nothing more to do: they also join what is fragmented, under new names."""
-    seen, since = blocks(mags), time.monotonic()
-    deadline = since + DEADLINE_S
-    while time.monotonic() - since < 3 * COLLECT_S:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-        if (now := blocks(mags)) != seen:
-            seen, since = now, time.monotonic()
-    return seen
-
-
 def test_a_deleted_workspace_frees_its_blocks(mags: Installation) -> None:
-    """By the host's own collection; the blocks of a fork that lives stay."""
+    """By the host's own collection, which also joins what is fragmented, under new names; what a fork that lives shares
+    with it stays."""
     mags.out("run", "-w", "stays", "head -c 3000000 /dev/urandom > /root/f; md5sum < /root/f > /root/sum")
     mags.cli("stop", "stays")
-    before = settled(mags)
+    before = blocks(mags)
     script = "head -c 20000000 /dev/urandom > /root/big; head -c 9000000 /dev/urandom > /jfs/big"
     mags.out("run", "-w", "goes", script)
-    mags.cli("sync", "goes")
-    mags.out("run", "-w", "goes", "head -c 9000000 /dev/urandom > /root/big")
     mags.cli("stop", "goes")
     mags.out("run", "-w", "fork", "--base", "goes", "md5sum < /root/big > /root/sum; md5sum < /jfs/big > /root/sums")
     mags.cli("stop", "fork")
-    assert len(blocks(mags) - before) >= 5
+    full = blocks(mags)
+    assert len(full) > len(before) and sum(full.values()) > sum(before.values()) + 29_000_000
     mags.cli("workspace", "delete", "--yes", "goes")
     time.sleep(COLLECT_S * 2)  # at least one collection, with the fork there
     check = "md5sum < /root/big | cmp - /root/sum && md5sum < /jfs/big | cmp - /root/sums && echo whole"
@@ -71,8 +61,8 @@ def test_a_deleted_workspace_frees_its_blocks(mags: Installation) -> None:
     mags.cli("stop", "fork")
     mags.cli("workspace", "delete", "--yes", "fork")
     deadline = time.monotonic() + DEADLINE_S
-    while (now := blocks(mags)) != before:
-        assert time.monotonic() < deadline, f"left: {sorted(now - before)}, lost: {sorted(before - now)}"
+    while sum((now := blocks(mags)).values()) > sum(before.values()) + SLACK:
+        assert time.monotonic() < deadline, f"{len(before)} blocks before, {len(full)} with it, {len(now)} without"
         time.sleep(0.5)
     assert mags.out("run", "-w", "stays", "md5sum < /root/f | cmp - /root/sum && echo whole") == "whole\n"
     mags.cli("stop", "stays")
