@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import time
 
 import pytest
 
-from mags.control.db import Database
-from mags.control.records import accounts
-from mags.protocol.ids import new_id
+from tests.kit import users
 from tests.kit.installation import MAGS, Installation
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
@@ -141,20 +138,8 @@ def test_a_synced_workspace_sleeps_and_wakes_with_its_processes(mags: Installati
     mags.cli("stop", "dozer")
 
 
-async def _another_user(mags: Installation) -> str:
-    """The token of a second user."""
-    database, token = Database(f"sqlite:///{mags.data}/control.db"), f"mags_test_{new_id()}"
-    try:
-        async with database.write() as session:
-            user = await accounts.add_user(session, f"other-{new_id()}")
-            await accounts.add_token(session, user, token, name="test")
-    finally:
-        await database.close()
-    return token
-
-
 def test_two_owners_may_have_workspaces_of_one_name(mags: Installation) -> None:
-    token = asyncio.run(_another_user(mags))
+    token = users.another(mags)
     theirs = {**mags.environment, "MAGS_API_URL": mags.url, "MAGS_API_TOKEN": token}
 
     def other(*words: str) -> str:

@@ -14,6 +14,7 @@ from mags.control.models import CronJob
 from mags.protocol import messages
 from mags.protocol.errors import Problem
 from tests.integration.control.conftest import alone, until
+from tests.kit import clocks
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,16 +23,7 @@ HOUR, YEAR = 3600.0, 365 * 86400.0
 
 @pytest.fixture
 def shift() -> Iterator[Callable[[float], None]]:
-    """Moves the wall clock of this process by seconds."""
-    apart = [0.0]
-    wall, wall_ns = time.time, time.time_ns
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: wall() + apart[0])
-        patch.setattr(time, "time_ns", lambda: wall_ns() + int(apart[0] * 1e9))
-
-        def move(seconds: float) -> None:
-            apart[0] += seconds
-
+    with clocks.movable() as move:
         yield move
 
 

@@ -15,22 +15,14 @@ from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment
 from tests.integration.storage.rig import MIB, SPOT, rig_on
 from tests.integration.storage.volumes import OpenEngine, until
+from tests.kit import clocks
 
 HOUR, DAY = 3600.0, 86400.0
 
 
 @pytest.fixture
 def shift() -> Iterator[Callable[[float], None]]:
-    """Moves the wall clock of this process by seconds."""
-    apart = [0.0]
-    wall, wall_ns = time.time, time.time_ns
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(time, "time", lambda: wall() + apart[0])
-        patch.setattr(time, "time_ns", lambda: wall_ns() + int(apart[0] * 1e9))
-
-        def move(seconds: float) -> None:
-            apart[0] += seconds
-
+    with clocks.movable() as move:
         yield move
 
 
