@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kit.installation import CACHE, MAGS, Installation
+from tests.kit.cache import CACHE
+from tests.kit.installation import MAGS, Installation
 from tests.kit.neighbour import NETWORK
 
 

@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
 @pytest.fixture(scope="module")
 def mags(base_image: None) -> Iterator[Installation]:
-    """Up again after each test, but for the last one."""
-    with Installation(environment={"MAGS_HOST_POOL_TARGET": "1"}) as installation:
+    """As on a new machine. Up again after each test, but for the last one."""
+    with Installation(environment={"MAGS_HOST_POOL_TARGET": "1"}, shares=False) as installation:
         yield installation
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_bad_days import call
-from tests.kit.installation import CACHE, Installation
+from tests.kit.installation import Installation
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
@@ -33,10 +33,6 @@ def mags(base_image: None) -> Iterator[Installation]:
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", disk], check=True, timeout=60)
     subprocess.run(["mount", "-o", "loop", disk, place], check=True, timeout=60)
     try:
-        shared = CACHE / "vmm" / "templates"  # the same in all tests, and what takes longest to make
-        shared.mkdir(parents=True, exist_ok=True)
-        (made.data / "host").mkdir(parents=True)
-        (made.data / "host" / "templates").symlink_to(shared)
         with made:
             yield made
     finally:

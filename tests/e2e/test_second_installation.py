@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from mags.control.db import Database
-from mags.control.records import accounts
 from mags.host.images import ImageStore, firmware
 from mags.host.images.firmware import agent_path
-from mags.protocol.ids import new_id
 from tests.kit import fleet as fleets
-from tests.kit.installation import CACHE, MAGS, Installation
+from tests.kit import users
+from tests.kit.cache import CACHE
+from tests.kit.installation import MAGS, Installation
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(600)]
 
@@ -85,7 +84,7 @@ def _fill(first: Installation, image: str) -> None:
     first.cli("image", "import", IMAGE, image, timeout=300)
     first.out("run", "-w", "other-image", "--image", IMAGE, "cat /etc/other > /root/f")
     first.cli("stop", "other-image")
-    token = asyncio.run(_another_user(first))
+    token = users.another(first)
     theirs = {**first.environment, "MAGS_API_URL": first.url, "MAGS_API_TOKEN": token}
     first.out("run", "-w", "same", "echo mine > /root/f")
     first.cli("stop", "same")
@@ -112,18 +111,6 @@ def _use(second: Installation) -> None:
     (longer,) = names - {"fork", "straight", "other-image", "same"}
     assert longer.startswith("same")
     assert sorted(second.out("run", "-w", name, "cat /root/f") for name in ("same", longer)) == ["mine\n", "theirs\n"]
-
-
-async def _another_user(mags: Installation) -> str:
-    """The token of a second user."""
-    database, token = Database(f"sqlite:///{mags.data}/control.db"), f"mags_test_{new_id()}"
-    try:
-        async with database.write() as session:
-            user = await accounts.add_user(session, f"other-{new_id()}")
-            await accounts.add_token(session, user, token, name="test")
-    finally:
-        await database.close()
-    return token
 
 
 def test_keys_to_the_store_are_nowhere_in_a_vm(environment: dict[str, str]) -> None:

@@ -14,7 +14,8 @@ import pytest
 from mags.host.images import ImageStore
 from mags.host.images.firmware import agent_path
 from tests.kit import machine_image, python_image
-from tests.kit.installation import CACHE, Installation
+from tests.kit.cache import CACHE
+from tests.kit.installation import Installation
 from tests.kit.mirror import KEY, PACKAGE, make_repository, make_wheel
 from tests.kit.neighbour import neighbour
 

@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 from mags.host import remains
 from mags.host.storage.seaweedfs import SeaweedFS
-from tests.kit.installation import CACHE, Installation
+from tests.kit.cache import share
+from tests.kit.installation import Installation
 from tests.kit.line import Line
 from tests.kit.objectstore import cut
 from tests.kit.postgres import postgres
@@ -78,14 +79,7 @@ class HostProgram:
         self.log = data / "host.log"
         self._program: subprocess.Popen[bytes] | None = None
         self._leaving = False
-        state = data / "host"
-        state.mkdir(parents=True)
-        # Templates are the same in all tests, and take the longest to make.
-        shared = CACHE / "vmm"
-        (shared / "templates").mkdir(parents=True, exist_ok=True)
-        (state / "templates").symlink_to(shared / "templates")
-        if (shared / "accelerator.json").exists():
-            shutil.copy(shared / "accelerator.json", state)
+        share(data / "host")
 
     def start(self) -> None:
         self._leaving = False

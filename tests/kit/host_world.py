@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from mags.protocol import messages as m
 from mags.protocol import subjects
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
+from tests.kit.cache import share
 
 T = TypeVar("T", bound=m.Value)
 PATIENCE = 120.0
@@ -38,13 +38,7 @@ class HostProgram:
         self.data = folder / "data"
         self.log = folder / "host.log"
         folder.mkdir(parents=True, exist_ok=True)
-        # Templates are the same in all tests, and take the longest to make.
-        shared = cache / "vmm" / "templates"
-        shared.mkdir(parents=True, exist_ok=True)
-        (self.data / "host").mkdir(parents=True)
-        (self.data / "host" / "templates").symlink_to(shared)
-        if (verdict := shared.with_name("accelerator.json")).exists():
-            shutil.copy(verdict, self.data / "host")
+        share(self.data / "host", cache)
         values = {
             "host_id": HOST_ID,
             "nats_url": nats_url,

@@ -3,7 +3,7 @@
     with Installation(folder) as mags:
         mags.cli("run", "echo hi")
 
-Images and the kernel come from a cache that all tests share (MAGS_TEST_CACHE), so that they are built once.
+What takes long to make comes from a cache that all tests share (kit/cache), so that it is made once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from mags.host.network.claims import ID_FILE
-from tests.kit import remnants, sessions
+from tests.kit import cache, remnants, sessions
 
-CACHE = Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache"))
 MAGS = Path(sys.executable).with_name("mags")
 KIND = "mi"
 """Of the session's place for installations."""
@@ -39,9 +38,12 @@ def free_port() -> int:
 
 
 class Installation:
-    """`environment` is added to that of `mags up` (settings as MAGS_HOST_*, ...)."""
+    """`environment` is added to that of `mags up` (settings as MAGS_HOST_*, ...). `shares`: it finds the templates of
+    other tests, and what they know about KVM; else it makes and tries for itself, as on a new machine."""
 
-    def __init__(self, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = (), shares: bool = True
+    ) -> None:
         sessions.place(KIND).mkdir(exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix="", dir=sessions.place(KIND)))
         self.folder.chmod(0o755)
@@ -50,13 +52,14 @@ class Installation:
         self.data = self.folder / "d"
         self.api, self.apps, self.ssh = (f"127.0.0.1:{free_port()}" for _ in range(3))
         self.flags = flags
+        self.shares = shares
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("MAGS_", "SUDO_"))},
             sessions.VARIABLE: sessions.current(),
             "HOME": str(self.home),
             "MAGS_CONFIG": str(self.home / ".mags" / "config.json"),
             "MAGS_UP_DATA_DIR": str(self.data),
-            "MAGS_HOST_CACHE_DIR": str(CACHE),
+            "MAGS_HOST_CACHE_DIR": str(cache.CACHE),
             "MAGS_HOST_SUBNET": f"10.{(os.getpid() % 100) + 100}.0.0/16",
             "PATH": f"{MAGS.parent}:{os.environ['PATH']}",
             "NO_COLOR": "1",
@@ -83,6 +86,8 @@ class Installation:
 
     def start(self) -> None:
         """`mags up` in the foreground, as a child of ours; returns when it says that it is up."""
+        if self.shares and not self.data.exists():
+            cache.share(self.data / "host")
         log = self.folder / "up.log"
         with log.open("ab") as output:
             self.up = subprocess.Popen(

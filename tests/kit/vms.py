@@ -2,7 +2,7 @@
 
     images -> template -> clone -> running (configured, with its root mounted)
 
-The cache is at MAGS_TEST_CACHE, else in /var/tmp; engineers, sessions and CI may use it at once.
+They are in the cache that all tests share (kit/cache).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mags.host.vmm.driver import TapSource
 from mags.host.vmm.qemu import QemuVmm
 from mags.host.vmm.qemu.vm import QemuVm
 from mags.host.vmm.spec import VmSpec
+from tests.kit.cache import CACHE
 
-CACHE = Path(os.environ.get("MAGS_TEST_CACHE", "/var/tmp/mags-test-cache"))
 SPEC = VmSpec("alpine", vcpus=1, memory_mb=256, disk_gb=1)
 """Small, and the same in all tests, so that they share one template."""
 UID = 231_000

@@ -17,6 +17,7 @@ from mags.host.vmm.qemu.vm import GUEST_ENDED, QemuVm
 from mags.host.vmm.qemu.vmm import BASE, IMAGE
 from mags.host.vmm.spec import VmSpec, WorkDisk
 from tests.kit import vms
+from tests.kit.cache import CACHE
 from tests.kit.vms import TIMEOUT, UID, Running
 
 pytestmark = pytest.mark.vm
@@ -64,7 +65,7 @@ async def test_a_clone_of_a_mounted_root_keeps_its_files_when_the_template_is_re
 
 
 def _same_device(directory: Path) -> bool:
-    return directory.stat().st_dev == vms.CACHE.stat().st_dev
+    return directory.stat().st_dev == CACHE.stat().st_dev
 
 
 async def test_qemu_has_no_rights(running: Running) -> None:
