@@ -73,6 +73,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _vm_tests_passed += 1
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why tests were run again that then passed: a failure that is rare is one that nobody can look at later."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"first try of {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def seaweed() -> AsyncIterator[SeaweedFS]:
     """One S3 service (SeaweedFS) for all tests that only use one: each has a bucket of its own (kit/objectstore)."""

@@ -137,9 +137,11 @@ def test_mags_ssh_runs_a_command_and_makes_the_sandbox(mags: Installation) -> No
     mags.cli("stop", "shell")
 
 
-def test_a_session_outlives_further_ones_and_ends_when_its_key_is_removed(mags: Installation, box: Box) -> None:
+def test_a_session_outlives_further_ones_and_ends_when_its_key_is_removed(
+    mags: Installation, box: Box, tmp_path: Path
+) -> None:
     """What a connection may is looked at again when a key of the user's goes: of those, only its own ends."""
-    pair = str(mags.home / "own")
+    pair = str(tmp_path / "own")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", pair], check=True)
     added = mags.json("ssh-key", "add", f"{pair}.pub")
     host, _, port = mags.ssh.partition(":")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -131,14 +132,13 @@ async def test_a_mount_below_the_state_is_taken_away(tmp_path: Path) -> None:
 
 
 async def test_who_claims_a_directory_while_it_is_removed_gets_a_new_one(tmp_path: Path) -> None:
-    import os
-
     directory = tmp_path / "run" / "abcdef"
     os.close(claim(directory, tmp_path / "state"))
     with unused(directory) as nobodys:
         assert nobodys
         claiming = asyncio.create_task(asyncio.to_thread(claim, directory, tmp_path / "state"))
-        await asyncio.sleep(0)
+        while not _is_waited_for(directory / "owner"):
+            await asyncio.sleep(0.01)
         (directory / "owner").unlink()
         directory.rmdir()
     descriptor = await claiming
@@ -146,3 +146,9 @@ async def test_who_claims_a_directory_while_it_is_removed_gets_a_new_one(tmp_pat
     with unused(directory) as nobodys:
         assert not nobodys
     os.close(descriptor)
+
+
+def _is_waited_for(file: Path) -> bool:
+    """Whether somebody waits for a lock of it (proc_locks(5): `N: -> FLOCK ADVISORY READ PID DEVICE:INODE ...`)."""
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(words[6].rpartition(":")[2] == str(file.stat().st_ino) for words in waiting)
