@@ -15,6 +15,7 @@
 #include "console.h"
 #include "modules.h"
 #include "network.h"
+#include "root.h"
 #include "world.h"
 
 #define PORTS "/sys/class/virtio-ports"
@@ -73,6 +74,7 @@ int boot(void) {
     agent.ptmx = "/pts/ptmx";
     network_loopback();
     network_only_ipv4();
+    root_prepare();
     // With a fork bomb in the guest the host must still be answered.
     setpriority(PRIO_PROCESS, 0, -20);
     // We hold a few for each process; servers among the processes raise their own.

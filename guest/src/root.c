@@ -12,11 +12,17 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "bytes.h"
 #include "confined.h"
 #include "console.h"
 #include "kernel.h"
 
+// A superblock's place on its disk, and in it the number of blocks, low and high half (Documentation/filesystems/ext4).
+enum { SUPERBLOCK = 1024, BLOCKS_LO = SUPERBLOCK + 0x4, BLOCKS_HI = SUPERBLOCK + 0x150 };
+
 static const char *failed;
+static char work_disk[64];
+static bool has_image;
 
 static bool mounted(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
     struct stat status;
@@ -35,8 +41,8 @@ static bool mounted(const char *source, const char *target, const char *type, un
 }
 
 // The work disk has the serial "work"; without serials it is the second disk.
-static void find_work_disk(char device[64]) {
-    snprintf(device, 64, "/dev/vdb");
+static void find_work_disk(void) {
+    snprintf(work_disk, sizeof work_disk, "/dev/vdb");
     DIR *blocks = opendir("/sys/block");
     struct dirent *entry;
     while (blocks && (entry = readdir(blocks))) {
@@ -48,19 +54,27 @@ static void find_work_disk(char device[64]) {
         ssize_t size = read(fd, serial, sizeof serial - 1);
         close(fd);
         if (size >= 4 && !strncmp(serial, "work", 4) && (size == 4 || serial[4] == '\n'))
-            snprintf(device, 64, "/dev/%.50s", entry->d_name);
+            snprintf(work_disk, sizeof work_disk, "/dev/%.50s", entry->d_name);
     }
     if (blocks)
         closedir(blocks);
 }
 
+static bool mount_image(void) {
+    has_image = has_image || mounted("/dev/vda", IMAGE_MOUNT, "ext4", MS_RDONLY | MS_NOATIME, NULL);
+    return has_image;
+}
+
+void root_prepare(void) {
+    find_work_disk();
+    mount_image(); // if there is none, it is said when the root is mounted
+}
+
 static bool mount_disks(void) {
-    char device[64];
-    find_work_disk(device);
-    if (!mounted("/dev/vda", IMAGE_MOUNT, "ext4", MS_RDONLY | MS_NOATIME, NULL))
+    if (!mount_image())
         return false;
     // Its tables are zeroed already, and its bitmaps are read when they are needed: the disk may be far away.
-    if (!mounted(device, WORK_MOUNT, "ext4", MS_NOATIME, "noinit_itable,no_prefetch_block_bitmaps"))
+    if (!mounted(work_disk, WORK_MOUNT, "ext4", MS_NOATIME, "noinit_itable,no_prefetch_block_bitmaps"))
         return false;
     mkdir(WORK_MOUNT "/upper", 0755);
     mkdir(WORK_MOUNT "/work", 0700);
@@ -129,6 +143,7 @@ void root_unmount(void) {
     umount2(ROOT_MOUNT, MNT_DETACH);
     umount2(WORK_MOUNT, 0);
     umount2(IMAGE_MOUNT, 0);
+    has_image = false;
 }
 
 int root_sync(void) {
@@ -138,6 +153,17 @@ int root_sync(void) {
     int error = syncfs(fd) < 0 ? errno : 0;
     close(fd);
     return error;
+}
+
+// What the file system has; 0 if that can't be read. The kernel keeps it in memory: no disk is asked.
+static uint64_t blocks_of_work(void) {
+    uint8_t low[4], high[4];
+    int fd = open(work_disk, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    bool whole = pread(fd, low, 4, BLOCKS_LO) == 4 && pread(fd, high, 4, BLOCKS_HI) == 4;
+    close(fd);
+    return whole ? (uint64_t)get32(high) << 32 | get32(low) : 0;
 }
 
 int root_grow(const char **what) {
@@ -156,7 +182,8 @@ int root_grow(const char **what) {
     if (size >= 0)
         close(size);
     uint64_t blocks = sectors / 8; // sectors of 512 bytes, blocks of 4096
-    if (!error && ioctl(fd, EXT4_IOC_RESIZE_FS, &blocks) < 0)
+    // Even where there is nothing to do, the kernel writes its whole journal out.
+    if (!error && blocks != blocks_of_work() && ioctl(fd, EXT4_IOC_RESIZE_FS, &blocks) < 0)
         error = errno;
     close(fd);
     return error;

@@ -8,6 +8,7 @@
 #define WORK_MOUNT "/disk"
 #define ROOT_MOUNT "/root"
 
+void root_prepare(void); // at boot, so that no clone need do it: finds the disks, and mounts the image
 // 0 or errno; `*what` says what failed. Mounting it again is nothing.
 int root_mount(const char **what);
 int root_grow(const char **what); // let the work disk's file system fill its device
