@@ -7,7 +7,8 @@
 
 #include "helper.h"
 
-// `value`: 4 bytes of address, u16 port, path. NULL: unmount. Done in a helper, since a server may not answer.
+// `value`: 4 bytes of address, u16 port, u8 length and handle of the root (none: the server is asked for it), path.
+// NULL: unmount. Done in a helper, since a server may not answer.
 // 0 or errno if it could not be started.
 int jfs_start(const uint8_t *value, size_t size, helper_done *done);
 

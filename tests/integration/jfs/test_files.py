@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mags.host.jfs import Export
 from mags.host.jfs.protocol import Access, CreateMode, Procedure, Status
 from mags.host.jfs.xdr import Writer
 from tests.integration.jfs.client import Client, Refused, changes, optional
@@ -15,6 +16,10 @@ from tests.integration.jfs.client import Client, Refused, changes, optional
 
 def refused(status: Status) -> pytest.RaisesExc[Refused]:
     return pytest.raises(Refused, match=f"^{status.name}$")
+
+
+async def test_an_export_knows_the_handle_that_mount_gives(client: Client, export: Export) -> None:
+    assert export.handle == client.root != b""
 
 
 async def test_written_and_committed_bytes_are_on_the_volume(client: Client, directory: Path) -> None:

@@ -77,6 +77,8 @@ class Bench:
         self.exports: Exports
         self.namespaces: NamespacePool
         self.jfs_port = 0
+        self.names_root = True
+        """Whether guests are told the handle of their /jfs, as hosts do when they have it."""
 
     async def prepare_network(self) -> None:
         """Only tests of /jfs need one."""
@@ -109,10 +111,12 @@ class Bench:
         begin = time.monotonic()
         vm_id = vm_id or new_id()
         attached = await self.engine.workspaces.attach(attachment, vm_id=vm_id)
-        namespace = await self.namespaces.take() if jfs else None
+        namespace, mount = await self.namespaces.take() if jfs else None, None
         if namespace is not None:
             self._stack.push_async_callback(self.namespaces.release, namespace)
-            await self.exports.add(vm_id, namespace.host_address, attached.jfs)
+            export = await self.exports.add(vm_id, namespace.host_address, attached.jfs)
+            root = export.handle if self.names_root else b""
+            mount = Jfs(IPv4Address(GATEWAY_ADDRESS), JFS_GUEST_PORT, export.path, root)
         uid = UidPool.of_installation(self.namespaces.installation).take() if jfs else vms.UID
         vm = await self.vmm.clone(
             vms.SPEC,
@@ -133,7 +137,6 @@ class Bench:
             self.rows.generation[attachment.workspace_id] = synced.generation
 
         syncer = Syncer(attached, disk, lambda: channel, commit=commit)
-        mount = Jfs(IPv4Address(GATEWAY_ADDRESS), JFS_GUEST_PORT, "/jfs") if jfs else None
         first = welcome.first()
         wish = Configure(
             clock_ns=first.clock_ns, entropy=first.entropy, hostname=first.hostname, root=True, grow=True,

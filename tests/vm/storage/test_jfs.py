@@ -27,8 +27,10 @@ rm -rf many-* a; ls | sort | tr '\n' ' '
 """
 
 
-async def test_files_in_jfs_are_on_the_volume_at_once(bench: Bench) -> None:
+@pytest.mark.parametrize("names_root", [True, False], ids=["its root is told", "its root is asked for"])
+async def test_files_in_jfs_are_on_the_volume_at_once(bench: Bench, names_root: bool) -> None:
     await bench.prepare_network()
+    bench.names_root = names_root
     workspace = new_id()
     box = await bench.start(bench.attachment(workspace), jfs=True)
     assert (await box.run(WORK)).split() == ["big", "hard", "moved", "soft", "sum"]

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -79,7 +80,10 @@ class Workspace:
         """Make /jfs reachable for the VM behind this address (network.Namespace.host_address). Repeatable."""
         with as_problems():
             await self._exports.remove(self._attached.vm_id)
-            await self._exports.add(self._attached.vm_id, host_address, self._attached.jfs, permit=self._permit)
+            export = await self._exports.add(
+                self._attached.vm_id, host_address, self._attached.jfs, permit=self._permit
+            )
+            self.jfs = replace(self.jfs, handle=export.handle)
 
     def _permit(self) -> Permit:
         """Whether the guest may change /jfs now. Blocks. Nothing refuses there what comes too late, as a sync is: so it

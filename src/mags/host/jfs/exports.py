@@ -36,6 +36,8 @@ class Export:
 
     port: int
     path: str = PATH.decode()
+    handle: bytes = b""
+    """Of its root, as MOUNT would give it; empty if that was not to be had when it was added."""
 
 
 class Exports:
@@ -65,14 +67,14 @@ class Exports:
         """
         if (served := self._served.get(vm_id)) is not None:
             return served[0]
-        files = await self._in_thread(lambda: Files(directory, self._key, vm_id, permit))
+        files, handle = await self._in_thread(lambda: _opened(Files(directory, self._key, vm_id, permit)))
         server = Server(files, self._in_thread)
         try:
             listener = await asyncio.start_server(server.connected, address, self.port)
         except BaseException:
             await self._in_thread(files.close)
             raise
-        export = Export(self.port)
+        export = Export(self.port, handle=handle)
         self._served[vm_id] = export, files, server, listener
         return export
 
@@ -101,6 +103,14 @@ class Exports:
             await asyncio.sleep(SWEEP_INTERVAL)
             for _, files, _, _ in list(self._served.values()):
                 await self._in_thread(files.sweep)
+
+
+def _opened(files: Files) -> tuple[Files, bytes]:
+    """With the handle of its root."""
+    try:
+        return files, files.attempt(files.root)[0]
+    except OSError:
+        return files, b""  # the guest asks for it, for as long as it takes
 
 
 def _kept_port(file: Path) -> int:

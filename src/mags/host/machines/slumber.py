@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mags.host.guest import Channel, ChannelClosed, GuestError
@@ -59,8 +60,9 @@ async def wake(cells: Cells, record: Record, keeper: Keeper) -> tuple[Cell, str]
             vm = await cells.vmm.wake(
                 shape(record.spec), directory, namespace=namespace, uid=record.uid, work_disk=disk, group=group
             )
-            wish = welcome.again(record.environment)
-            channel = await _greet(vm, namespace, keeper, wish, cells.turn, woken=True)
+            channel = await _greet(
+                vm, namespace, keeper, lambda: welcome.again(record.environment), cells.turn, woken=True
+            )
             return Cell(record, vm, channel, namespace, group), ""
         except SnapshotUnusable as error:
             lost = str(error)
@@ -91,16 +93,23 @@ async def restart(cells: Cells, record: Record, keeper: Keeper) -> Cell:
             work_disk=disk,
             group=group,
         )
-        greeting = welcome.first(record.environment, jfs=keeper.jfs)
-        channel = await _greet(vm, namespace, keeper, greeting, cells.turn)
+        channel = await _greet(
+            vm, namespace, keeper, lambda: welcome.first(record.environment, jfs=keeper.jfs), cells.turn
+        )
         return Cell(record, vm, channel, namespace, group)
 
 
 async def _greet(
-    vm: Vm, namespace: Namespace, keeper: Keeper, wish: Configure, turn: asyncio.Semaphore, *, woken: bool = False
+    vm: Vm,
+    namespace: Namespace,
+    keeper: Keeper,
+    wish: Callable[[], Configure],
+    turn: asyncio.Semaphore,
+    *,
+    woken: bool = False,
 ) -> Channel:
     """A VM that does not answer is ended; one that we are told to leave, left. Its changes are followed before it may
-    write."""
+    write. wish: what it is told, made when it is, so that its clock is right and its /jfs known."""
     try:
         offer_to_the_oom_killer(vm.pid)
         await keeper.begin(vm, namespace.host_address)
@@ -110,7 +119,7 @@ async def _greet(
         try:
             if woken and keeper.has:
                 await _thaw(channel)
-            await channel.configure(wish)
+            await channel.configure(wish())
         except BaseException:
             await channel.aclose()
             raise

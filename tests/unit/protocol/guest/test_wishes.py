@@ -19,7 +19,7 @@ EVERYTHING = Configure(
     root=True,
     machine_id=bytes(16),
     grow=True,
-    jfs=Jfs(IPv4Address("172.16.0.1"), 2049, "/ws"),
+    jfs=Jfs(IPv4Address("172.16.0.1"), 2049, "/ws", b"root"),
     unmount_jfs=True,
     environment={"A": "b", "C": "d"},
 )
@@ -36,7 +36,7 @@ def test_configure_holds_each_wished_part() -> None:
     assert {Part(tag) for tag, _ in fields} == EVERYTHING.parts() == set(Part)
     values = dict(fields)
     assert values[Part.NETWORK] == bytes((172, 16, 0, 2, 30, 172, 16, 0, 1, 172, 16, 0, 1))
-    assert values[Part.JFS] == bytes((172, 16, 0, 1)) + (2049).to_bytes(2, "little") + b"/ws"
+    assert values[Part.JFS] == bytes((172, 16, 0, 1)) + (2049).to_bytes(2, "little") + b"\4root/ws"
     assert [value for tag, value in fields if tag == Part.ENVIRONMENT] == [b"A=b", b"C=d"]
 
 
@@ -58,6 +58,7 @@ def test_nothing_wished_is_nothing_said() -> None:
         Configure(hostname="a\0b"),
         Configure(machine_id=bytes(15)),
         Configure(jfs=Jfs(IPv4Address("1.2.3.4"), 1, "a\0b")),
+        Configure(jfs=Jfs(IPv4Address("1.2.3.4"), 1, "/a", bytes(65))),
         Configure(environment={"": "x"}),
         Configure(environment={"A=B": "x"}),
         Configure(environment={"A": "x\0y"}),
