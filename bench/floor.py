@@ -75,7 +75,9 @@ async def _clones(vmm: QemuVmm, folder: Path) -> tuple[list[Row], Row]:
         channel = await Channel.connect(vm.channel_path, timeout=60)
         greets.append(_since(begin))
         fresh.append(await vm.memory_mb())
-        wish = Configure(clock_ns=time.time_ns(), entropy=os.urandom(64), hostname="bench", root=True)
+        wish = Configure(
+            clock_ns=time.time_ns(), entropy=os.urandom(64), hostname="bench", root=True, disk_bytes=vm.disk_bytes
+        )
         begin = time.perf_counter()
         await channel.configure(wish)
         await _echo(channel)

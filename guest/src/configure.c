@@ -144,9 +144,11 @@ static int set_network(const struct field *field) {
     return error;
 }
 
-static int mount_root(const char **what) {
+static uint64_t disk_bytes(const struct field *field) { return field->length == 8 ? get64(field->value) : 0; }
+
+static int mount_root(const struct field *field, const char **what) {
     bool fresh = agent.root < 0;
-    int error = root_mount(what);
+    int error = field->length == 0 || field->length == 8 ? root_mount(disk_bytes(field), what) : EINVAL;
     if (!error && fresh) {
         write_names();
         write_nameservers();
@@ -226,7 +228,7 @@ static void apply(const struct field *field) {
         confirm(field->tag, set_network(field), "eth0");
         break;
     case PART_ROOT: {
-        int error = mount_root(&what);
+        int error = mount_root(field, &what);
         confirm(field->tag, error, what);
         break;
     }
@@ -234,7 +236,7 @@ static void apply(const struct field *field) {
         confirm(field->tag, set_machine_id(field), what);
         break;
     case PART_GROW: {
-        int error = agent.is_init ? root_grow(&what) : EPERM;
+        int error = agent.is_init ? root_grow(disk_bytes(field), &what) : EPERM;
         confirm(field->tag, error, what);
         break;
     }

@@ -5,10 +5,6 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
-#include <sys/sysmacros.h>
-
-#define MAJOR_OF(device) ((unsigned)major(device))
-#define MINOR_OF(device) ((unsigned)minor(device))
 
 #ifndef FIFREEZE // linux/fs.h
 #define FIFREEZE _IOWR('X', 119, int)

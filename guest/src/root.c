@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -18,7 +19,8 @@
 #include "kernel.h"
 
 // A superblock's place on its disk, and in it the number of blocks, low and high half (Documentation/filesystems/ext4).
-enum { SUPERBLOCK = 1024, BLOCKS_LO = SUPERBLOCK + 0x4, BLOCKS_HI = SUPERBLOCK + 0x150 };
+enum { SUPERBLOCK = 1024, BLOCKS_LO = SUPERBLOCK + 0x4, BLOCKS_HI = SUPERBLOCK + 0x150, BLOCK = 4096 };
+enum { SIZE_TIMEOUT_MS = 5000 };
 
 static const char *failed;
 static char work_disk[64];
@@ -114,11 +116,50 @@ static bool become_root(void) {
     return agent.root >= 0 && agent.run >= 0 && mount(ROOT_MOUNT, "/", NULL, MS_MOVE, NULL) == 0;
 }
 
-int root_mount(const char **what) {
+// The device's bytes as its driver knows them; 0 if that can't be read.
+static uint64_t size_of_work(void) {
+    char path[96], text[32] = "";
+    snprintf(path, sizeof path, "/sys/class/block/%s/size", work_disk + sizeof "/dev");
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    unsigned long long sectors = 0;
+    bool whole = read(fd, text, sizeof text - 1) > 0 && sscanf(text, "%llu", &sectors) == 1;
+    close(fd);
+    return whole ? sectors * 512 : 0;
+}
+
+static bool work_has(uint64_t bytes) {
+    static uint64_t seen;
+    for (int tries = 0; bytes && bytes != seen && size_of_work() != bytes; tries++) {
+        if (tries == SIZE_TIMEOUT_MS)
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    seen = bytes;
+    return true;
+}
+
+// What the file system has; 0 if that can't be read. The kernel keeps it in memory: no disk is asked.
+static uint64_t blocks_of_work(void) {
+    uint8_t low[4], high[4];
+    int fd = open(work_disk, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    bool whole = pread(fd, low, 4, BLOCKS_LO) == 4 && pread(fd, high, 4, BLOCKS_HI) == 4;
+    close(fd);
+    return whole ? (uint64_t)get32(high) << 32 | get32(low) : 0;
+}
+
+int root_mount(uint64_t bytes, const char **what) {
     if (!agent.is_init)
         return EPERM;
     if (agent.root >= 0)
         return 0;
+    if (!work_has(bytes)) {
+        *what = "the size of the work disk";
+        return ETIMEDOUT;
+    }
     mkdir(ROOT_MOUNT, 0755);
     if (mount_disks() && mount_kernel_files() && (make_device_links(), become_root())) {
         agent.run_path = "/run/mags";
@@ -155,36 +196,19 @@ int root_sync(void) {
     return error;
 }
 
-// What the file system has; 0 if that can't be read. The kernel keeps it in memory: no disk is asked.
-static uint64_t blocks_of_work(void) {
-    uint8_t low[4], high[4];
-    int fd = open(work_disk, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    bool whole = pread(fd, low, 4, BLOCKS_LO) == 4 && pread(fd, high, 4, BLOCKS_HI) == 4;
-    close(fd);
-    return whole ? (uint64_t)get32(high) << 32 | get32(low) : 0;
-}
-
-int root_grow(const char **what) {
+int root_grow(uint64_t bytes, const char **what) {
     *what = "the work disk";
+    if (!work_has(bytes))
+        return ETIMEDOUT;
+    uint64_t blocks = (bytes ? bytes : size_of_work()) / BLOCK;
+    if (!blocks)
+        return EIO;
+    if (blocks == blocks_of_work())
+        return 0; // the kernel would write out its whole journal all the same
     int fd = open(WORK_MOUNT, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return errno;
-    struct stat status;
-    char path[64], text[32] = "";
-    int error = fstat(fd, &status) < 0 ? errno : 0;
-    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/size", MAJOR_OF(status.st_dev), MINOR_OF(status.st_dev));
-    int size = open(path, O_RDONLY | O_CLOEXEC);
-    unsigned long long sectors = 0;
-    if (!error && (size < 0 || read(size, text, sizeof text - 1) <= 0 || sscanf(text, "%llu", &sectors) != 1))
-        error = EIO;
-    if (size >= 0)
-        close(size);
-    uint64_t blocks = sectors / 8; // sectors of 512 bytes, blocks of 4096
-    // Even where there is nothing to do, the kernel writes its whole journal out.
-    if (!error && blocks != blocks_of_work() && ioctl(fd, EXT4_IOC_RESIZE_FS, &blocks) < 0)
-        error = errno;
+    int error = ioctl(fd, EXT4_IOC_RESIZE_FS, &blocks) < 0 ? errno : 0;
     close(fd);
     return error;
 }

@@ -17,8 +17,9 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 
 COLLECT_S = 1
 DEADLINE_S = 120.0
+QUIET_S = 8.0
 SLACK = 1 << 20
-"""Bytes: the fragments of `stays` may be joined meanwhile, and both be there for a moment."""
+"""Bytes."""
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +42,24 @@ async def _blocks(store: SeaweedFS) -> dict[str, int]:
         await client.aclose()
 
 
+def settled(mags: Installation) -> dict[str, int]:
+    """The blocks when they have not changed for a while: what is fragmented is joined, with the gaps between."""
+    deadline, since = time.monotonic() + DEADLINE_S, time.monotonic()
+    found = blocks(mags)
+    while time.monotonic() < since + QUIET_S:
+        assert time.monotonic() < deadline, "the blocks change for ever"
+        time.sleep(0.5)
+        if (now := blocks(mags)) != found:
+            found, since = now, time.monotonic()
+    return found
+
+
 def test_a_deleted_workspace_frees_its_blocks(mags: Installation) -> None:
     """By the host's own collection, which also joins what is fragmented, under new names; what a fork that lives shares
     with it stays."""
     mags.out("run", "-w", "stays", "head -c 3000000 /dev/urandom > /root/f; md5sum < /root/f > /root/sum")
     mags.cli("stop", "stays")
-    before = blocks(mags)
+    before = settled(mags)
     script = "head -c 20000000 /dev/urandom > /root/big; head -c 9000000 /dev/urandom > /jfs/big"
     mags.out("run", "-w", "goes", script)
     mags.cli("stop", "goes")

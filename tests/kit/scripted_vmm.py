@@ -118,6 +118,7 @@ class ScriptedVm:
     def __init__(self, spec: VmSpec, directory: Path, guests: asyncio.Server) -> None:
         self.spec, self.directory = spec, directory
         self.pid = 0
+        self.disk_bytes: int | None = None
         self.channel_path = directory / "agent"
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._guests = guests
@@ -141,7 +142,8 @@ class ScriptedVm:
     def changes(self) -> DiskChanges:
         raise NotImplementedError
 
-    async def resize_disk(self, size: int) -> None: ...
+    async def resize_disk(self, size: int) -> None:
+        self.disk_bytes = size
 
     async def kill(self) -> None:
         self._guests.close()

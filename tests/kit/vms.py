@@ -90,7 +90,9 @@ async def running(vm: QemuVm) -> AsyncIterator[Running]:
     """The VM with its clock, entropy and root in place."""
     channel = await Channel.connect(vm.channel_path, timeout=TIMEOUT)
     try:
-        wish = Configure(clock_ns=time.time_ns(), entropy=os.urandom(64), hostname="test", root=True)
+        wish = Configure(
+            clock_ns=time.time_ns(), entropy=os.urandom(64), hostname="test", root=True, disk_bytes=vm.disk_bytes
+        )
         await channel.configure(wish, timeout=TIMEOUT)
         yield Running(vm, channel)
     finally:

@@ -140,7 +140,7 @@ class Bench:
         first = welcome.first()
         wish = Configure(
             clock_ns=first.clock_ns, entropy=first.entropy, hostname=first.hostname, root=True, grow=True,
-            network=first.network if jfs else None, jfs=mount,
+            disk_bytes=vm.disk_bytes, network=first.network if jfs else None, jfs=mount,
         )  # fmt: skip
         await channel.configure(wish, timeout=vms.TIMEOUT)
         return Box(vm, channel, attached, syncer, round((time.monotonic() - begin) * 1000))

@@ -53,7 +53,7 @@ class Program:
         )
         channel = await Channel.connect(vm.channel_path, timeout=vms.TIMEOUT)
         await workspace.begin(vm, lambda: channel)
-        await channel.configure(replace(welcome.first(), jfs=workspace.jfs), timeout=vms.TIMEOUT)
+        await channel.configure(welcome.first(jfs=workspace.jfs, disk_bytes=vm.disk_bytes), timeout=vms.TIMEOUT)
         return vm, channel
 
 
@@ -120,7 +120,7 @@ async def test_sleep_restart_growth_death_and_fork(place: Path, vmm: QemuVmm) ->
         stack.push_async_callback(channel.aclose)
         await workspace.begin(found, lambda: channel)
         await workspace.grow(2)
-        await channel.configure(replace(welcome.again(), grow=True), timeout=vms.TIMEOUT)
+        await channel.configure(replace(welcome.again(), grow=True, disk_bytes=found.disk_bytes), timeout=vms.TIMEOUT)
         ended, output = await vms.run(channel, "cat /jfs/f /root/f; echo unsynced > /root/u; sync")
         assert (ended.code, output) == (0, "jfs\ndisk\n")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mags.host.guest import Channel, Configure
 from mags.host.images import ImageStore
 from mags.host.vmm.driver import VmmError
 from mags.host.vmm.qemu import QemuVmm
@@ -52,6 +53,26 @@ async def test_a_disk_of_another_size_needs_no_template_of_its_own(
         assert not world.channel.hello.root_mounted
         stats = await world.channel.stats()
     assert 6 * 2**30 < stats.disk_total <= 7 * 2**30
+
+
+async def test_a_disk_is_mounted_when_its_driver_has_heard_of_its_size(
+    vmm: QemuVmm, template: VmSpec, tmp_path: Path
+) -> None:
+    """As it hears of it later than the agent, on a busy machine by milliseconds."""
+    size = 9 << 30
+    async with vms.cloned(vmm, tmp_path, spec=dataclasses.replace(template, disk_gb=7)) as vm:
+        channel = await Channel.connect(vm.channel_path, timeout=TIMEOUT)
+        try:
+            wish = Configure(root=True, grow=True, disk_bytes=size)
+            configuring = asyncio.create_task(channel.configure(wish, timeout=TIMEOUT))
+            await asyncio.wait({configuring}, timeout=0.5)
+            assert not configuring.done()
+            await vm.resize_disk(size)
+            await configuring
+            stats = await channel.stats()
+        finally:
+            await channel.aclose()
+    assert 8 * 2**30 < stats.disk_total <= size
 
 
 async def test_a_clone_of_a_mounted_root_keeps_its_files_when_the_template_is_replaced(

@@ -75,7 +75,8 @@ async def _greet(machine: Machine, cell: Cell) -> None:
     """One that was just coming up, and has not written to its disk yet."""
     try:
         await machine.keeper.begin(cell.vm, cell.namespace.host_address)
-        await cell.channel.configure(welcome.first(machine.record.environment, jfs=machine.keeper.jfs))
+        environment, keeper = machine.record.environment, machine.keeper
+        await cell.channel.configure(welcome.first(environment, jfs=keeper.jfs, disk_bytes=cell.vm.disk_bytes))
     except BaseException:
         await asyncio.shield(machine.parts.cells.close(cell))
         raise

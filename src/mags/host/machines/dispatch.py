@@ -59,7 +59,7 @@ class Dispatcher:
             if script.files:
                 await self._parts.uploads.put(cell.channel, script.files)
             return await cell.channel.exec(wish) if wish is not None else None
-        configure = welcome.first(environment, jfs=self.jfs)
+        configure = welcome.first(environment, jfs=self.jfs, disk_bytes=cell.vm.disk_bytes)
         if self._resuming is not None:
             configure = welcome.taken(environment)
         if wish is not None and not script.files:

@@ -135,7 +135,7 @@ class Pool:
         cell = await self._cells.make(Record(handle=new_handle(), spec=self.spec, uid=0))
         try:
             async with asyncio.timeout(WARMING_S):
-                await _warm(cell, welcome.first())
+                await _warm(cell, welcome.first(disk_bytes=cell.vm.disk_bytes))
                 for _ in range(ROUNDS - 1):
                     await _warm(cell, welcome.taken())
             await cell.vm.pause()

@@ -198,7 +198,7 @@ class Requests:
         machine = self._fleet.get(wish.vm_id)
         await machine.keeper.grow(wish.disk_gb)
         async with machine.use() as cell:
-            await cell.channel.configure(Configure(grow=True))
+            await cell.channel.configure(Configure(grow=True, disk_bytes=cell.vm.disk_bytes))
         return m.Done()
 
 

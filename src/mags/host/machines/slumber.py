@@ -93,9 +93,11 @@ async def restart(cells: Cells, record: Record, keeper: Keeper) -> Cell:
             work_disk=disk,
             group=group,
         )
-        channel = await _greet(
-            vm, namespace, keeper, lambda: welcome.first(record.environment, jfs=keeper.jfs), cells.turn
-        )
+
+        def greeting() -> Configure:
+            return welcome.first(record.environment, jfs=keeper.jfs, disk_bytes=vm.disk_bytes)
+
+        channel = await _greet(vm, namespace, keeper, greeting, cells.turn)
         return Cell(record, vm, channel, namespace, group)
 
 

@@ -19,8 +19,10 @@ _GATEWAY = IPv4Address(GATEWAY_ADDRESS)
 _NETWORK = Network(IPv4Interface(f"{GUEST_ADDRESS}/{GUEST_PREFIX}"), _GATEWAY, (_GATEWAY,))
 
 
-def first(environment: Mapping[str, str] | None = None, *, jfs: Jfs | None = None) -> Configure:
-    """For a fresh clone: clock, randomness, names, network, disks, and what is to be on /jfs."""
+def first(
+    environment: Mapping[str, str] | None = None, *, jfs: Jfs | None = None, disk_bytes: int | None = None
+) -> Configure:
+    """For a fresh clone: clock, randomness, names, network, disks (the work disk's size), and what is to be on /jfs."""
     return Configure(
         clock_ns=time.time_ns(),
         entropy=os.urandom(ENTROPY_BYTES),
@@ -29,6 +31,7 @@ def first(environment: Mapping[str, str] | None = None, *, jfs: Jfs | None = Non
         root=True,
         machine_id=os.urandom(16),
         grow=True,
+        disk_bytes=disk_bytes,
         jfs=jfs,
         environment=environment or {},
     )

@@ -99,6 +99,11 @@ class Vm(Protocol):
     def pid(self) -> int: ...
 
     @property
+    def disk_bytes(self) -> int | None:
+        """What its work disk was resized to, of which its guest may hear a moment later. None: it was not, or before
+        this program."""
+
+    @property
     def channel_path(self) -> Path:
         """The unix socket of the guest agent's channel (host.guest.Channel.connect)."""
 
@@ -132,7 +137,7 @@ class Vm(Protocol):
         """The changes of its work disk."""
 
     async def resize_disk(self, size: int) -> None:
-        """Give the work disk `size` bytes, at least as many as it has. The guest sees it at once."""
+        """Give the work disk `size` bytes, at least as many as it has."""
 
     async def kill(self) -> None:
         """End the VM at once, with no word to the guest, and wait for its process. Harmless if repeated."""

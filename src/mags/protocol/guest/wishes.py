@@ -70,6 +70,8 @@ class Configure:
     """16 bytes for /etc/machine-id."""
     grow: bool = False
     """Let the work disk's file system fill its device."""
+    disk_bytes: int | None = None
+    """Of the work disk: to be there before it is mounted or grown. A guest hears of a new size a moment later."""
     jfs: Jfs | None = None
     unmount_jfs: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -105,14 +107,15 @@ class Configure:
             interface = self.network.address
             packed = interface.ip.packed + bytes((interface.network.prefixlen,)) + self.network.gateway.packed
             fields.add(Part.NETWORK, packed + b"".join(server.packed for server in self.network.nameservers))
+        disk = b"" if self.disk_bytes is None else self.disk_bytes.to_bytes(8, "little")
         if self.root:
-            fields.add(Part.ROOT)
+            fields.add(Part.ROOT, disk)
         if self.machine_id is not None:
             if len(self.machine_id) != 16:
                 raise ValueError("a machine id has 16 bytes")
             fields.add(Part.MACHINE_ID, self.machine_id)
         if self.grow:
-            fields.add(Part.GROW)
+            fields.add(Part.GROW, disk)
         if self.unmount_jfs:
             fields.add(Part.UNMOUNT_JFS)
         if self.jfs is not None:

@@ -40,6 +40,13 @@ def test_configure_holds_each_wished_part() -> None:
     assert [value for tag, value in fields if tag == Part.ENVIRONMENT] == [b"A=b", b"C=d"]
 
 
+def test_the_size_of_the_disk_goes_with_what_needs_it() -> None:
+    with_size = dict(read_fields(Configure(root=True, grow=True, disk_bytes=5 << 30).encode()))
+    assert with_size == {Part.ROOT: (5 << 30).to_bytes(8, "little"), Part.GROW: (5 << 30).to_bytes(8, "little")}
+    assert dict(read_fields(EVERYTHING.encode()))[Part.ROOT] == b""
+    assert Configure(disk_bytes=1).encode() == b"" and Configure(disk_bytes=1).parts() == frozenset()
+
+
 def test_an_old_mount_goes_before_a_new_one_comes() -> None:
     order = [tag for tag, _ in read_fields(EVERYTHING.encode())]
     assert order.index(Part.UNMOUNT_JFS) < order.index(Part.JFS)

@@ -53,6 +53,7 @@ class QemuVm:
         where both are the same. dormant: it counts as asleep until it is told to run."""
         self.spec, self.directory, self.process, self.qmp, self.origin = spec, directory, process, qmp, origin
         self._dormant = dormant
+        self.disk_bytes: int | None = None
         self.base_copied = False
         """Whether what its memory started from lies in its directory (see snapshot)."""
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -115,6 +116,7 @@ class QemuVm:
 
     async def resize_disk(self, size: int) -> None:
         await self.process.unless_dead(self.qmp.execute("block_resize", node_name=WORK_NODE, size=size))
+        self.disk_bytes = size
 
     async def kill(self) -> None:
         await self.process.kill()

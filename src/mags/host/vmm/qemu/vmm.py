@@ -241,13 +241,16 @@ class QemuVmm:
                 base=str(disk.base),
             )  # fmt: skip
             records.save(directory, record)
-            if disk.size != template.disk_bytes:
-                await process.unless_dead(qmp.execute("block_resize", node_name=WORK_NODE, size=disk.size))
+            resized = None if disk.size == template.disk_bytes else disk.size
+            if resized is not None:
+                await process.unless_dead(qmp.execute("block_resize", node_name=WORK_NODE, size=resized))
         except BaseException:
             await process.kill()
             await qmp.aclose()
             raise
-        return QemuVm(spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator))
+        vm = QemuVm(spec, directory, process, qmp, base=disk.base, origin=(self.version, self.accelerator))
+        vm.disk_bytes = resized
+        return vm
 
     async def _template(self, spec: VmSpec, files: BootFiles, *, own_disk: bool) -> Template:
         """What to clone from. A disk of another size than usual is no reason to keep anybody waiting for a build."""
