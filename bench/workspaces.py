@@ -21,6 +21,8 @@ from tests.kit.installation import Installation
 
 PARTS = ("starts", "forks", "elsewhere", "syncs", "jfs")
 STARTS, PARKED = 6, 12
+ALIKE = 1.1
+"""A parked VM is to be had as soon as one of the pool."""
 SYNCS = 4
 SMALL_MB, BIG_MB = 10, 1000
 FILES = 2000
@@ -145,9 +147,8 @@ def _parked(baseline: Row) -> list[Row]:
             taken, kind = _run(api, workspace_id="parked")
             assert kind in ("parked", "warm"), kind
             parked.append(taken)
-    first = row("a VM of the pool, for comparison", "ms", pool)
-    goal = min(100, 4 * baseline.median)
-    return [first, row("run on a parked workspace, goal as of the pool", "ms", parked, goal=goal, baseline=first)]
+    first = row("a VM of the pool, with the store beside it", "ms", pool, baseline=baseline)
+    return [first, row("run on a parked workspace", "ms", parked, goal=ALIKE * first.median, baseline=first)]
 
 
 def _run(api: Api, script: str = "echo hi", **wish: object) -> tuple[float, str]:
