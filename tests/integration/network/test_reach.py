@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mags.host.network import NamespacePool
+from mags.host.network import NamespacePool, tracking
 from mags.host.network.addresses import GATEWAY_ADDRESS, GUEST_ADDRESS
 from tests.kit.networks import HOST_PUBLIC, PRIVATE, ROUTER, WEBSITE, Guest, Servers, World, ask
 
@@ -173,6 +173,42 @@ async def test_services_of_the_host_are_at_the_gateway(world: World, tmp_path: P
         servers.close()
         await pool.release(namespace)
         await pool.aclose()
+
+
+async def test_what_a_dead_vm_had_open_does_not_lead_the_next_one_astray(
+    world: World, tmp_path: Path, runtime: Path
+) -> None:
+    """Of the same address and port, though the service has moved: the kernel remembers a connection for five days."""
+    lines, answers, addresses = [], [], []
+
+    def connect() -> bytes:
+        line = socket.socket()
+        lines.append(line)
+        line.settimeout(10)
+        line.bind(("", 800))
+        line.connect((GATEWAY_ADDRESS, 2049))
+        line.send(b"hello")
+        return line.recv(4096)
+
+    for name in ("first", "second"):
+        servers = Servers(None, tcp=(0,))
+        services = {2049: servers.ports[0]}
+        pool = await NamespacePool.open(tmp_path / name, runtime=runtime, target=0, host_services=services)
+        namespace = await pool.take()
+        addresses.append(namespace.address)
+        guest = Guest(namespace)
+        try:
+            answers.append(await asyncio.to_thread(guest.do, connect))
+        finally:
+            guest.close()  # as if its hypervisor was killed: nobody is told
+            servers.close()
+            await pool.release(namespace)
+            await pool.aclose()
+    for line in lines:
+        line.close()
+    assert addresses[0] == addresses[1]
+    assert answers == [b"hello from " + addresses[0].encode()] * 2
+    assert tracking.forget(addresses[0]) == 0
 
 
 def _try_briefly(address: str, port: int) -> None:

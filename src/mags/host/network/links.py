@@ -107,6 +107,15 @@ def has_address(netlink: Any, name: str, address: str) -> bool:
     return any(found.get_attr("IFA_LOCAL") == address for found in netlink.get_addr(family=2, index=index))
 
 
+def peer(netlink: Any, name: str) -> str | None:
+    """The address of the VM behind a device, by the route that leads there."""
+    index = index_of(name)
+    if index is None:
+        return None
+    routes = netlink.get_routes(family=socket.AF_INET, table=254, oif=index)
+    return next((str(route.get_attr("RTA_DST")) for route in routes if route["dst_len"] == 32), None)
+
+
 def traffic(netlink: Any, name: str) -> tuple[int, int]:
     """Bytes that the device has received and sent so far. Raises NetworkMissing if it is not there."""
     index = index_of(name)

@@ -6,6 +6,7 @@ second one destroys, as the kernel makes it wait (40 ms, against 10 for building
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import threading
@@ -18,9 +19,11 @@ from typing import Any
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from mags.host.network import kernel, links, rules
+from mags.host.network import connections, kernel, links, rules, tracking
 from mags.host.network.addresses import TAP, Subnet
 from mags.host.network.errors import NetworkUnavailable
+
+log = logging.getLogger(__name__)
 
 NFT_TIMEOUT = 20.0
 """Seconds until a call of nft is given up."""
@@ -139,8 +142,14 @@ class Workshop:
 
     def destroy(self, index: int) -> None:
         """Unmake a namespace, or what is left of one. A process in it keeps it, but with no way out."""
-        links.remove(self._desk.netlink, self.site.veth(index))
+        veth = self.site.veth(index)
+        address = links.peer(self._desk.netlink, veth)
+        if address is not None:
+            _end_connections(address)
+        links.remove(self._desk.netlink, veth)
         kernel.unpin(self.site.path(index))
+        if address is not None:
+            _forget_connections(address)
 
     def whole(self, index: int) -> bool:
         """Whether the namespace is there with both its ends, and its address is of this subnet."""
@@ -153,6 +162,21 @@ class Workshop:
         """Bytes sent to the VM, and bytes that came from it."""
         came, went = links.traffic(self._desk.netlink, self.site.veth(index))
         return went, came
+
+
+def _end_connections(address: str) -> None:
+    """Of programs of this machine, before they talk to nobody."""
+    try:
+        connections.destroy(address)
+    except OSError as error:
+        log.warning("connections to %s can't be ended: %s", address, error)
+
+
+def _forget_connections(address: str) -> None:
+    try:
+        tracking.forget(address)
+    except OSError as error:
+        log.warning("the kernel does not forget the connections of %s: %s", address, error)
 
 
 def _disable_ipv6(device: str) -> None:
