@@ -208,7 +208,7 @@ async def test_what_a_dead_vm_had_open_does_not_lead_the_next_one_astray(
         line.close()
     assert addresses[0] == addresses[1]
     assert answers == [b"hello from " + addresses[0].encode()] * 2
-    assert tracking.forget(addresses[0]) == 0
+    assert await asyncio.to_thread(tracking.forget, addresses[0]) == 0
 
 
 def _try_briefly(address: str, port: int) -> None:
