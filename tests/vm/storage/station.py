@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mags.host.storage.layout import generation_name
 from mags.host.storage.seaweedfs import SeaweedFS
+from mags.kit.tasks import end
 from mags.protocol import messages as m
 from mags.protocol.errors import Problem
 from mags.protocol.ids import new_id
@@ -28,6 +29,7 @@ class Station:
         self.host, self.caller, self.store = host, caller, store
         self.workspace = new_id()
         self._epoch = 0
+        self._asking: list[asyncio.Task[None]] = []
 
     @property
     def generation(self) -> int:
@@ -60,11 +62,25 @@ class Station:
         assert result.exit_code == 0, result
         return result.stdout.decode()
 
-    async def give(self, vm_id: str, script: str) -> str:
-        """Another script for a VM; its job."""
+    def give(self, vm_id: str, script: str) -> str:
+        """Another script for a VM, which may stand still and not read it for long; its job. Asked for until that is
+        answered, as control does."""
         job_id = new_id()
-        await self.caller.ask("run", m.Run(vm_id=vm_id, script=m.Script(job_id=job_id, script=script)), m.Started)
+        request = m.Run(vm_id=vm_id, script=m.Script(job_id=job_id, script=script))
+
+        async def ask() -> None:
+            while True:
+                with suppress(Problem):
+                    await self.caller.ask("run", request, m.Started, timeout=5)
+                    return
+                await asyncio.sleep(0.2)
+
+        self._asking.append(asyncio.create_task(ask()))
         return job_id
+
+    async def aclose(self) -> None:
+        """Ask for nothing more."""
+        await end(self._asking)
 
     async def says(self, words: str) -> None:
         """The host's log has them."""
@@ -118,7 +134,8 @@ class Station:
 def forget(at: Station, image: Path) -> None:
     """Neither JuiceFS nor the kernel has the image's blocks any more."""
     for directory in (at.host.data / "host" / "storage" / "cache").glob("*/raw"):
-        shutil.rmtree(directory)
+        while directory.exists():  # JuiceFS may write to it meanwhile, as it joins what is fragmented
+            shutil.rmtree(directory, ignore_errors=True)
     with image.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -146,7 +163,11 @@ async def station(place: Path, cache: Path, *, s3: bool, **settings: object) -> 
         try:
             async with Caller.connect(nats.url) as caller:
                 await caller.ready()
-                yield Station(host, caller, store)
+                at = Station(host, caller, store)
+                try:
+                    yield at
+                finally:
+                    await at.aclose()
                 await caller.end_all()
                 assert host.kill(signal.SIGTERM) == 0
         finally:

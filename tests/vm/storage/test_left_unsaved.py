@@ -30,7 +30,7 @@ async def ended_while_it_stood_still(place: Path, cache: Path) -> AsyncIterator[
         vm_id = await at.start("echo 2 > /root/f; sync")
         forget(at, at.image(at.generation))
         await at.store.stop()
-        job_id = await at.give(vm_id, "echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/big")
+        job_id = at.give(vm_id, "echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/big")
         await at.says("stands still")
         await at.caller.stop(vm_id)
         told = await at.caller.told(m.VmChanged, vm_id=vm_id, state="failed")

@@ -66,7 +66,7 @@ async def restart_under_a_stalled_vm(place: Path, cache: Path, seconds: float) -
         forget(at, at.image(at.generation))
         await at.store.stop()
         script = "echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/big"
-        job_id = await at.give(vm_id, script)
+        job_id = at.give(vm_id, script)
         await at.says("stands still")
         at.host.kill()
         at.host.start()

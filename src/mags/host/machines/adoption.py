@@ -23,6 +23,7 @@ from mags.host.machines.inbox import Stop
 from mags.host.machines.jobs import STOPPED, Job
 from mags.host.machines.record import JobRecord
 from mags.protocol.errors import Problem
+from mags.protocol.messages import Started
 from mags.protocol.states import VmState
 
 if TYPE_CHECKING:
@@ -152,11 +153,14 @@ async def take_up(machine: Machine, cell: Cell) -> None:
             left.process_id = next(iter(held))
         info = held.pop(left.process_id, None) if left.process_id is not None else None
         if info is None:
-            # Told and released, or never given; or lost, if the earlier program was about to wake it.
+            # Told and released; or never given, or not read by the guest yet, and then not answered: it is asked for
+            # again. Or lost, if the earlier program was about to wake it.
             if machine.state is VmState.SLEEPING:
                 await _tell_lost(machine, left, f"{LOST}.")
             machine.roster.drop(left.job_id)
             continue
+        # Perhaps not answered: who asks again must not have it run twice.
+        left.started = left.started or Started(start_kind="warm", boot_ms=0, started_at_ms=now_ms())
         job = machine.roster.add(left)
         await job.writer.recover()
         start = _start(job, info)

@@ -29,6 +29,8 @@ class Roster:
         self.jobs: dict[str, Job] = {}
         self._parts, self._record, self._death = parts, record, death
         self._answers: dict[str, asyncio.Future[Started]] = {}
+        self._given: dict[str, Started] = {}
+        """Answers of jobs that the guest was sent and has perhaps not read."""
         self._followed: set[str] = set()
         """Jobs that somebody sees to their end."""
 
@@ -52,10 +54,22 @@ class Roster:
         return next(done, None)
 
     def refuse_all(self, problem: Problem) -> None:
-        """Whoever still waits."""
+        """Whoever still waits. A script that may have run, and whose end was told, is not to run elsewhere."""
+        for job_id in [job_id for job_id in self._given if job_id not in self.jobs or self.jobs[job_id].ended.is_set()]:
+            self.had(job_id)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(problem)
+
+    def given(self, job_id: str, started: Started) -> None:
+        """The guest was sent the job's script, which is answered so as soon as it `had` it, or its end was told."""
+        self._given[job_id] = started
+
+    def had(self, job_id: str) -> None:
+        """Harmless if repeated."""
+        started, answer = self._given.pop(job_id, None), self._answers.get(job_id)
+        if started is not None and answer is not None and not answer.done():
+            answer.set_result(started)
 
     def add(self, record: JobRecord) -> Job:
         """A job that is on its way to the guest, or was left by an earlier host program."""
@@ -71,6 +85,7 @@ class Roster:
 
     def drop(self, job_id: str) -> None:
         """It has ended and was told, or was never given."""
+        self.had(job_id)
         self.jobs.pop(job_id, None)
         self._record.jobs.pop(job_id, None)
         if len(self._answers) > REMEMBERED:

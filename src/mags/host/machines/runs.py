@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mags.host.guest import ChannelClosed, GuestError, Offsets, Process
+from mags.host.machines.cells import Cell
 from mags.host.machines.events import now_ms
 from mags.host.machines.inbox import Ended, Run
 from mags.host.machines.jobs import CANCELLED, Job
@@ -50,13 +51,29 @@ class Runs:
             return None
         job.record.process_id = process.id if process is not None else None
         boot_ms = dispatcher.boot_ms if fresh else 0
-        job.record.started = Started(start_kind=kind, boot_ms=boot_ms, started_at_ms=now_ms())
-        if not wish.answer.done():
-            wish.answer.set_result(job.record.started)
+        started = job.record.started = Started(start_kind=kind, boot_ms=boot_ms, started_at_ms=now_ms())
         uptime.open()
+        machine.roster.given(wish.script.job_id, started)
+        if process is None or fresh:
+            machine.roster.had(wish.script.job_id)
+        else:
+            machine.attendants.attend(self._see_read(wish.script.job_id, uptime.cell), f"given-{wish.script.job_id}")
         machine.standing.write()
         self.follow(job, process, Offsets())
         return None
+
+    async def _see_read(self, job_id: str, cell: Cell) -> None:
+        """The guest has read the script: before, it would be lost if we were killed, and a VM whose disk is away may
+        not read for long. (A fresh guest has just answered to what came with it.) Who asked for it asks again."""
+        while True:
+            try:
+                await cell.channel.ping()
+            except TimeoutError:
+                continue  # it stands still
+            except ChannelClosed:
+                return  # it has died, and the script's end is told
+            self._machine.roster.had(job_id)
+            return
 
     def follow(self, job: Job, process: Process | None, start: Offsets) -> None:
         """See a job to its end; the driver hears `inbox.Ended`."""
