@@ -85,11 +85,11 @@ class Store:
     def settle(self) -> None:
         """Wait until JuiceFS and the object store are idle: a write is followed by a few seconds of tidying up."""
         deadline = time.monotonic() + DEADLINE_S
-        before = self._ticks()
+        spent = self._ticks()
         while time.monotonic() < deadline:
             time.sleep(1)
-            before, now = self._ticks(), before
-            if before - now <= QUIET_TICKS:
+            before, spent = spent, self._ticks()
+            if spent - before <= QUIET_TICKS:
                 return
         raise RuntimeError("the store does not come to rest")
 

@@ -66,7 +66,7 @@ class Roster:
         self._given[job_id] = started
 
     def had(self, job_id: str) -> None:
-        """Harmless if repeated."""
+        """The guest has read the job's script: it is answered. Harmless if it was before."""
         started, answer = self._given.pop(job_id, None), self._answers.get(job_id)
         if started is not None and answer is not None and not answer.done():
             answer.set_result(started)

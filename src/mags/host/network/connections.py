@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import socket
 import struct
 from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
 
 _NETLINK_SOCK_DIAG = 4
 _BY_FAMILY, _DESTROY = 20, 21
@@ -25,6 +28,14 @@ _STATES = (1 << 1) | (1 << 2) | (1 << 4) | (1 << 5) | (1 << 8)
 _BYTECODE, _TO_HOST = 1, 8
 """INET_DIAG_REQ_BYTECODE, INET_DIAG_BC_D_COND."""
 TIMEOUT = 5.0
+
+
+def cut(address: str) -> None:
+    """`destroy`, as far as that goes: what the kernel refuses is logged."""
+    try:
+        destroy(address)
+    except OSError as error:
+        log.warning("connections to %s can't be ended: %s", address, error)
 
 
 def destroy(address: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -10,8 +9,6 @@ from pathlib import Path
 
 from mags.host.network import connections, kernel
 from mags.host.network.addresses import TAP
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +55,7 @@ class Namespace:
 
     def cut(self) -> None:
         """Reset the TCP connections that programs on this machine have to the VM. Takes less than a millisecond."""
-        try:
-            connections.destroy(self.address)
-        except OSError as error:
-            log.warning("connections to %s can't be ended: %s", self.address, error)
+        connections.cut(self.address)
 
     async def count_traffic(self) -> tuple[int, int]:
         """Bytes sent to the VM and bytes that came from it since it was made.

@@ -145,7 +145,7 @@ class Workshop:
         veth = self.site.veth(index)
         address = links.peer(self._desk.netlink, veth)
         if address is not None:
-            _end_connections(address)
+            connections.cut(address)  # of programs of this machine, before they talk to nobody
         links.remove(self._desk.netlink, veth)
         kernel.unpin(self.site.path(index))
         if address is not None:
@@ -162,14 +162,6 @@ class Workshop:
         """Bytes sent to the VM, and bytes that came from it."""
         came, went = links.traffic(self._desk.netlink, self.site.veth(index))
         return went, came
-
-
-def _end_connections(address: str) -> None:
-    """Of programs of this machine, before they talk to nobody."""
-    try:
-        connections.destroy(address)
-    except OSError as error:
-        log.warning("connections to %s can't be ended: %s", address, error)
 
 
 def _forget_connections(address: str) -> None:
