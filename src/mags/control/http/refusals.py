@@ -17,11 +17,19 @@ from starlette.responses import Response
 
 from mags.control.http.answers import Json, problem_answer
 from mags.protocol.errors import Problem
+from mags.protocol.ids import JOB_NAME, WORKSPACE_NAME
 
 log = logging.getLogger("mags.control.http")
 
 _FIELD_FIRST = re.compile(r"([a-z_]+): (.*)", re.DOTALL)
 _BY_STATUS = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "too_large"}
+
+_BEGINS = "and begins with a letter or a digit."
+_PATTERNS = {
+    f"^{WORKSPACE_NAME.pattern}$": f"It may have letters, digits and . _ - only (63 at most), {_BEGINS}",
+    f"^{JOB_NAME.pattern}$": f"It may have letters, digits, spaces and . _ - only (128 at most), {_BEGINS}",
+}
+"""In place of what Pydantic says of them."""
 
 
 def install(app: FastAPI) -> None:
@@ -51,7 +59,8 @@ def from_validation(errors: Sequence[Any]) -> Problem:
     for one in errors[:20]:
         where = [str(part) for part in one.get("loc", ())]
         where = where[1:] if where[:1] in (["body"], ["query"], ["path"], ["header"]) else where
-        name, said = ".".join(where)[:128], str(one.get("msg", "")).removeprefix("Value error, ")
+        said = _PATTERNS.get(one.get("ctx", {}).get("pattern", ""), str(one.get("msg", "")))
+        name, said = ".".join(where)[:128], said.removeprefix("Value error, ")
         if not name and (found := _FIELD_FIRST.match(said)):  # a check of several fields together names the one
             name, said = found[1], found[2]
         fields[name or "body"] = _sentence(said)
