@@ -132,11 +132,11 @@ async def test_sleep_restart_growth_death_and_fork(place: Path, vmm: QemuVmm) ->
         fork = await second.attach(
             Attachment(workspace_id=new_id(), epoch=1, disk_gb=2, base=base, base_generation=last), new_id()
         )
-        assert second.told[-1].generation == 1 and second.told[-1].workspace_id != base
         await second.attachments.drop(base)
         other = await second.namespaces.take()
         stack.push_async_callback(second.namespaces.release, other)
         copy, copy_channel = await second.up(fork, other)
+        assert second.told[-1].generation == 1 and second.told[-1].workspace_id != base
         stack.push_async_callback(copy.destroy)
         stack.push_async_callback(copy_channel.aclose)
         _, output = await vms.run(copy_channel, "cat /root/f /root/u /jfs/f; df -k / | tail -1 | awk '{print $2}'")

@@ -91,11 +91,7 @@ class Attachments:
         engine = await self._ready()
         with as_problems():
             attached = await engine.workspaces.attach(attachment, vm_id=vm_id, owner=owner, name=name, image=image)
-            workspace = Workspace(
-                attached, self._exports, publish, self.hearing, interval=self._settings.sync_interval_s
-            )
-            await workspace.announce()
-            return workspace
+            return Workspace(attached, self._exports, publish, self.hearing, interval=self._settings.sync_interval_s)
 
     async def drop(self, workspace_id: str) -> None:
         """Remove the data of a deleted workspace. Repeatable."""

@@ -109,6 +109,7 @@ class Workspace:
         """
         with as_problems():
             self._vm = vm
+            await self._announce()
             changes = vm.changes()
             await changes.track()
             self._syncer = Syncer(self._attached, changes, guest, commit=self._commit)
@@ -179,8 +180,8 @@ class Workspace:
             await self._exports.remove(self._attached.vm_id)
             await self._attached.release()
 
-    async def announce(self) -> None:
-        """Tell control of a fork's first generation."""
+    async def _announce(self) -> None:
+        """Tell control of a fork's first generation, and of what it missed."""
         if not self.discard and self._attached.generation > self._attached.attachment.generation:
             await self._tell(self._attached.generation, 0)
             await self._attached.committed(self._attached.generation)

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from mags.host.machines.cells import Cell, new_handle, shape
 from mags.host.machines.record import Record, StartupRecord
+from mags.host.network import Namespace
+from mags.host.vmm.driver import Vm
+from mags.kit.tasks import end
 from mags.protocol.messages import Start
 
 if TYPE_CHECKING:
@@ -52,12 +55,21 @@ async def _bear_with_workspace(machine: Machine) -> Cell:
     """A clone on the workspace's disk; the guest has not written to it yet."""
     parts, record = machine.parts, machine.record
     machine.dispatcher.origin = "clone" if parts.cells.vmm.ready(shape(record.spec)) else "cold"
-    disk = await machine.keeper.disk()
-    cell = await parts.cells.make(record, work_disk=disk)
+    keeper = machine.keeper
+    disk = await keeper.disk()
+    begun: list[asyncio.Task[None]] = []
+
+    def begin(vm: Vm, namespace: Namespace) -> None:
+        begun.append(asyncio.create_task(keeper.begin(vm, namespace.host_address)))
+
     try:
-        await machine.keeper.begin(cell.vm, cell.namespace.host_address)
-    except BaseException:
-        await asyncio.shield(parts.cells.close(cell))
-        raise
-    machine.dispatcher.jfs = machine.keeper.jfs
+        cell = await parts.cells.make(record, work_disk=disk, on_running=begin)
+        try:
+            await asyncio.gather(*begun)
+        except BaseException:
+            await asyncio.shield(parts.cells.close(cell))
+            raise
+    finally:
+        await end(begun)
+    machine.dispatcher.jfs = keeper.jfs
     return cell

@@ -83,18 +83,28 @@ class Cells:
         """How many are being made or wait for their turn."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o711)
 
-    async def make(self, record: Record, *, work_disk: WorkDisk | None = None) -> Cell:
+    async def make(
+        self,
+        record: Record,
+        *,
+        work_disk: WorkDisk | None = None,
+        on_running: Callable[[Vm, Namespace], None] | None = None,
+    ) -> Cell:
         """A clone for the record (`handle`, `uid` and `namespace` are filled in and the record written first, so that
         a crash leaves no orphan unknown). Raises VmmError, NetworkError, UidsExhausted, ChannelClosed, TimeoutError.
+
+        on_running: called when the VM runs, while its guest is about to greet.
         """
         self.making += 1
         try:
             async with self.turn:
-                return await self._make(record, work_disk)
+                return await self._make(record, work_disk, on_running)
         finally:
             self.making -= 1
 
-    async def _make(self, record: Record, work_disk: WorkDisk | None) -> Cell:
+    async def _make(
+        self, record: Record, work_disk: WorkDisk | None, on_running: Callable[[Vm, Namespace], None] | None
+    ) -> Cell:
         record.uid = self._uids.take()
         vm: Vm | None = None
         namespace: Namespace | None = None
@@ -112,6 +122,8 @@ class Cells:
                 group=group,
             )
             offer_to_the_oom_killer(vm.pid)
+            if on_running is not None:
+                on_running(vm, namespace)
             channel = await Channel.connect(vm.channel_path, timeout=GREETING_S)
             return Cell(record, vm, channel, namespace, group)
         except BaseException:

@@ -70,6 +70,8 @@ class Pool:
 
     async def fill(self) -> None:
         """Keep the pool full, for ever. When cancelled, the VMs that wait are ended."""
+        if not self.target:
+            await self._warm_template()
         retry = RETRY_S
         self._dead: list[Cell] = []
         try:
@@ -97,6 +99,13 @@ class Pool:
             for cell in (*self._waiting, *self._dead):
                 await asyncio.shield(self._cells.close(cell))
             self._waiting.clear()
+
+    async def _warm_template(self) -> None:
+        """Where no VM waits, clones at least start from the best template."""
+        try:
+            await self._cells.vmm.warm(shape(self.spec))
+        except Exception as error:
+            log.warning("can't build a template ahead: %s: %s", type(error).__name__, error)
 
     def _may_fill(self) -> bool:
         """Whoever waits for a VM or for memory goes first, and a busy machine is left alone."""

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from mags.host.storage import blanks, layout
 from mags.host.storage.attached import Attached
 from mags.host.storage.collector import Collector
@@ -111,20 +113,32 @@ class Workspaces:
         generations = self.of(attachment.workspace_id)
         base = self.of(attachment.base) if attachment.base is not None and attachment.generation == 0 else None
 
-        def take() -> Lease:
+        def look() -> tuple[Manifest | None, Lease, bool]:
+            """The manifest if it is to be written, the lease, and whether that is new."""
             if generations.deleted:
                 raise Deleted(f"Workspace {attachment.workspace_id} was deleted.")
             if attachment.generation and not generations.directory.exists():
                 generations.path(attachment.generation)  # says what is missing
             generations.make()
-            self._claim(generations, attachment, owner, name, image)
+            known = generations.manifest()
+            manifest = _claimed(known, attachment, owner, name, image)
             lease = generations.read_lease(vm_id)
-            if lease is None or lease.epoch != attachment.epoch:  # not the same VM again
-                manifest = generations.manifest() or Manifest(id=attachment.workspace_id, disk_gb=attachment.disk_gb)
+            new = lease is None or lease.epoch != attachment.epoch  # not the same VM again
+            if lease is None or new:
                 lease = Lease(vm_id=vm_id, host_id=self.host_id, epoch=attachment.epoch, pending=base is not None)
                 lease.base = lease.parent = _current(generations, attachment, manifest)
                 lease.blank_gb = 0 if lease.base else attachment.disk_gb
-                self._lease(generations, lease)
+            return None if manifest == known else manifest, lease, new
+
+        async def take() -> Lease:
+            manifest, lease, new = await self.work(look)
+            writes: list[Callable[[], None]] = []
+            if manifest is not None:
+                writes.append(lambda: generations.write_manifest(manifest))
+            if new:
+                writes.append(lambda: self._lease(generations, lease))
+            # At once: each waits for the object store.
+            await asyncio.gather(*(self.work(write) for write in writes))
             return lease
 
         def begun() -> bool:
@@ -132,26 +146,12 @@ class Workspaces:
             return lease is not None and lease.epoch == attachment.epoch and not lease.pending
 
         if base is None or await self.work(begun):
-            lease = await self.work(take)
+            lease = await take()
         else:
             source = await self._lease_of_base(base, attachment, vm_id)  # before anything is made
-            lease = await self.work(take)
+            lease = await take()
             await self._fork(base, source, generations, lease, attachment)
         return await self._hand_over(attachment, generations, lease, generations.jfs)
-
-    def _claim(self, generations: Generations, attachment: Attachment, owner: str, name: str, image: str) -> None:
-        """Write the attachment's epoch. StaleEpoch if there is a newer one."""
-        manifest = generations.manifest() or Manifest(id=attachment.workspace_id, disk_gb=attachment.disk_gb)
-        if manifest.epoch > attachment.epoch:
-            raise StaleEpoch(
-                f"Workspace {attachment.workspace_id} belongs to a newer VM (epoch {manifest.epoch}, "
-                f"not {attachment.epoch})."
-            )
-        manifest.epoch = attachment.epoch
-        manifest.owner, manifest.name = owner or manifest.owner, name or manifest.name
-        manifest.image = image or manifest.image
-        manifest.disk_gb = max(manifest.disk_gb, attachment.disk_gb)
-        generations.write_manifest(manifest)
 
     def _lease(self, generations: Generations, lease: Lease) -> None:
         """Write a new lease, unless there is nothing to lease: only under it that can't be overlooked.
@@ -334,3 +334,21 @@ def _current(generations: Generations, attachment: Attachment, manifest: Manifes
         )
         return manifest.generation
     return attachment.generation
+
+
+def _claimed(known: Manifest | None, attachment: Attachment, owner: str, name: str, image: str) -> Manifest:
+    """The manifest with the attachment's epoch. StaleEpoch if there is a newer one."""
+    manifest = known or Manifest(id=attachment.workspace_id, disk_gb=attachment.disk_gb)
+    if manifest.epoch > attachment.epoch:
+        raise StaleEpoch(
+            f"Workspace {attachment.workspace_id} belongs to a newer VM (epoch {manifest.epoch}, "
+            f"not {attachment.epoch})."
+        )
+    return msgspec.structs.replace(
+        manifest,
+        epoch=attachment.epoch,
+        owner=owner or manifest.owner,
+        name=name or manifest.name,
+        image=image or manifest.image,
+        disk_gb=max(manifest.disk_gb, attachment.disk_gb),
+    )
