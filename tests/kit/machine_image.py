@@ -12,7 +12,7 @@ from tests.kit.python_image import copy_files, libraries
 
 DPKG = ("dpkg", "dpkg-deb", "dpkg-split", "dpkg-query", "tar", "rm", "diff", "ldconfig", "start-stop-daemon", "cat",
         "mkdir", "grep")  # fmt: skip
-NODE = ("node", "cat", "mkdir", "ls", "uname")
+NODE = ("node", "env", "cat", "mkdir", "ls", "uname")
 DEB, TARBALL = f"/opt/{PACKAGE}.deb", f"/opt/{PACKAGE}.tgz"
 
 

@@ -131,13 +131,17 @@ class Station:
                 os.kill(pid, signal.SIGKILL)
 
 
-def forget(at: Station, image: Path) -> None:
-    """Neither JuiceFS nor the kernel has the image's blocks any more."""
+def forget(at: Station, image: Path | int) -> None:
+    """Neither JuiceFS nor the kernel has the image's blocks any more. An open one can be named by its descriptor."""
     for directory in (at.host.data / "host" / "storage" / "cache").glob("*/raw"):
         while directory.exists():  # JuiceFS may write to it meanwhile, as it joins what is fragmented
             shutil.rmtree(directory, ignore_errors=True)
-    with image.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    descriptor = image if isinstance(image, int) else os.open(image, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        if descriptor != image:
+            os.close(descriptor)
 
 
 @asynccontextmanager

@@ -68,6 +68,8 @@ async def restart_under_a_stalled_vm(place: Path, cache: Path, seconds: float) -
         script = "echo 3 > /proc/sys/vm/drop_caches; md5sum < /root/big"
         job_id = at.give(vm_id, script)
         await at.says("stands still")
+        with pytest.raises(Problem, match="stands still"):
+            await at.sync(vm_id)
         at.host.kill()
         at.host.start()
         await at.caller.ready()

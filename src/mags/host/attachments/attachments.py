@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ log = logging.getLogger("mags.attachments")
 
 RETRY = 5.0
 """Seconds between two attempts to open the storage."""
+BRIDGED, LOOK = 10.0, 0.1
+"""Seconds that an attachment waits for a storage in trouble, and between two looks."""
 OPENING = 30.0
 """Seconds that an attachment waits for a storage that is being opened."""
 
@@ -89,6 +92,7 @@ class Attachments:
     ) -> Workspace:
         """Give a workspace to a VM; the same VM again goes on where it was. Raises Problem."""
         engine = await self._ready()
+        await self._bridge(engine)
         with as_problems():
             attached = await engine.workspaces.attach(attachment, vm_id=vm_id, owner=owner, name=name, image=image)
             return Workspace(attached, self._exports, publish, self.hearing, interval=self._settings.sync_interval_s)
@@ -148,6 +152,14 @@ class Attachments:
             except TimeoutError:
                 pass
         return self.engine
+
+    async def _bridge(self, engine: Engine) -> None:
+        """Wait a little for a storage that is in trouble. Problem, in the words of its status, if that lasts."""
+        end = time.monotonic() + BRIDGED
+        while (trouble := engine.status) != "ok":
+            if time.monotonic() >= end:
+                raise Problem("unavailable", trouble)
+            await asyncio.sleep(LOOK)
 
     async def _open(self) -> None:
         while self._settings.kind != "off":

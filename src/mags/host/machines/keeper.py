@@ -25,6 +25,7 @@ from mags.host.machines.again import until_done
 from mags.host.machines.cells import Cell
 from mags.host.machines.inbox import Stop
 from mags.host.machines.problems import as_problem
+from mags.host.machines.roster import seen
 from mags.host.vmm.driver import Vm
 from mags.host.vmm.spec import WorkDisk
 from mags.kit.tasks import end
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.2
 BREATH_S = 0.5
 """After a run, before its sync: runs that follow each other are synced together."""
+STILL_S = 3.0
+"""A VM that stands still for so long is not waited for by who wants it synced."""
 AWAY_S = 240.0
 """A VM that runs, but can't sync for so long after its end was wished, is not waited for. Less than control waits."""
 RELEASE_S = 10.0
@@ -172,7 +175,18 @@ class Keeper:
         if machine.state is VmState.STOPPING:
             return await self._synced_at_the_end()
         async with machine.use():
-            return await self._need().sync()
+            return await self._sync_unless_stalled()
+
+    async def _sync_unless_stalled(self) -> Synced:
+        """Nobody waits for a guest that can't answer. What was begun is done when it goes on."""
+        stall = self._machine.uptime.need.vm.stall
+        syncing = asyncio.ensure_future(self._need().sync())
+        syncing.add_done_callback(seen)
+        while stall.lasted_s < STILL_S:
+            await asyncio.wait({syncing}, timeout=LOOK_S)
+            if syncing.done():
+                return syncing.result()
+        raise Problem("unavailable", f"The VM stands still: {stall.reason}. It goes on, and is synced, by itself.")
 
     async def _synced_at_the_end(self) -> Synced:
         """A VM that ends syncs before that."""

@@ -52,6 +52,8 @@ class Engine:
         self._store = stores.open_store(self.volume, self._threads)
         self._uuid = ""
         self._trouble = ""
+        self._lost = ""
+        """Why the store can't be trusted, though it answers."""
         self._tasks: list[asyncio.Task[None]] = []
         self.workspaces = Workspaces(
             self.mount.point,
@@ -59,7 +61,7 @@ class Engine:
             host_id=host_id,
             scratch=directory / "scratch",
             clone_tree=self._clone,
-            require=lambda: metadata.require_file(self.volume.meta),
+            require=self._require,
         )
 
     @classmethod
@@ -98,7 +100,7 @@ class Engine:
         else:
             juicefs.require_same(self.volume, found)
             await self._store.probe()
-        await stores.require_own(self._store, self.volume, found.uuid)
+        stores.require_own(await self._store.owner(), self.volume, found.uuid)
         await juicefs.settle(self.volume, found)
         self._uuid = found.uuid
         known = Known(found.uuid, self.volume.storage, self.volume.bucket)
@@ -163,7 +165,7 @@ class Engine:
         """Ask every part whether it works, now: empty, or what is wrong."""
         try:
             metadata.require_file(self.volume.meta)
-            await stores.require_own(self._store, self.volume, self._uuid)
+            await self._check_store()
             try:
                 # A name that no cache can know: the answer comes from the metadata engine.
                 probe = self.mount.point / f".probe-{new_id()}"
@@ -176,6 +178,22 @@ class Engine:
         except OSError as error:
             return f"The volume of the workspaces does not work ({error.strerror}): is its metadata engine up?"
         return ""
+
+    async def _check_store(self) -> None:
+        """What was found the last time stands while the store does not answer."""
+        owner = await self._store.owner()
+        self._lost = ""
+        try:
+            stores.require_own(owner, self.volume, self._uuid)
+        except StorageError as error:
+            self._lost = str(error)
+            raise
+
+    def _require(self) -> None:
+        """StorageUnavailable where what is written would be lost, or has lost what it refers to. Blocks."""
+        metadata.require_file(self.volume.meta)
+        if self._lost:
+            raise StorageUnavailable(self._lost)
 
     async def _clone(self, source: Path, target: Path) -> None:
         await juicefs.clone(self.volume, source, target)

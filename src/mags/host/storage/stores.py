@@ -42,9 +42,9 @@ def open_store(volume: Volume, threads: Threads) -> Store:
     return BucketStore(volume.settings) if volume.settings.kind == "s3" else DirectoryStore(volume, threads)
 
 
-async def require_own(store: Store, volume: Volume, uuid: str) -> None:
-    """StorageUnavailable if the volume's blocks are not there, StorageRefused if another's are."""
-    found = await store.owner()
+def require_own(found: str | None, volume: Volume, uuid: str) -> None:
+    """Judge the store's owner: StorageUnavailable if the volume's blocks are not there, StorageRefused if another's
+    are."""
     if found is None:
         raise StorageUnavailable(
             f"The blocks of the workspaces are not in {volume.bucket}: the store there is empty. Mount the disk, or "
