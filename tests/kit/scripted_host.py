@@ -82,6 +82,8 @@ class ScriptedHost(SessionsHost):
         """Verb -> seconds before it is done."""
         self.mute: set[str] = set()
         """Verbs that are carried out but not answered."""
+        self.unsaved = ""
+        """Why what VMs have when they are stopped can't be saved."""
         self.calls: list[tuple[str, Any]] = []
         self.presence = Presence(
             host_id=host_id,
@@ -212,7 +214,7 @@ class ScriptedHost(SessionsHost):
             await self._sync(vm)
         vm.keep = "stopping"
         await vm.killed()
-        await self._end(vm, "gone", "")
+        await self._end(vm, "failed" if self.unsaved else "gone", self.unsaved)
         return messages.Done()
 
     async def crash(self, vm_id: str, reason: str = "The VM's hypervisor ended unexpectedly.") -> None:

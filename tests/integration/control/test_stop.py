@@ -48,6 +48,17 @@ async def test_a_sandbox_ends_with_its_vm(mags: Installation) -> None:
     assert body["vm_id"] not in host.machines
 
 
+async def test_who_stops_a_sandbox_hears_what_could_not_be_saved(mags: Installation) -> None:
+    host = await mags.host()
+    await mags.submit("sleep infinity", persistent=True, name="unsaved")
+    await mags.reaches("unsaved", "running")
+    host.unsaved = "Its last changes are kept on host h1."
+    try:
+        assert (await stop(mags, "unsaved"))["message"] == f"'unsaved' is stopped. {host.unsaved}"
+    finally:
+        host.unsaved = ""
+
+
 async def test_a_waiting_job_is_never_started(mags: Installation) -> None:
     host = await mags.host()
     host.refuse["start"] = Problem("no_capacity", "Full.")

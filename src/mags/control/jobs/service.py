@@ -27,7 +27,7 @@ from mags.control.records.idempotency import Earlier, Once, exactly_once
 from mags.hostclient import HostState
 from mags.protocol.errors import Problem
 from mags.protocol.messages import Adjust, Done, VmRequest
-from mags.protocol.states import FINAL_JOB_STATUSES
+from mags.protocol.states import FINAL_JOB_STATUSES, VmState
 
 POWER_TIMEOUT = 300.0
 ADJUST_TIMEOUT = 30.0
@@ -170,8 +170,15 @@ async def stop(world: World, caller: Caller, reference: str) -> dict[str, Any]:
         "success": True,
         "request_id": job.id,
         "status": job.status,
-        "message": f"{reference!r} {words}.",
+        "message": f"{reference!r} {words}.{await _what_went_wrong(world, job)}",
     }
+
+
+async def _what_went_wrong(world: World, job: Job) -> str:
+    """At the end of its VM: a sentence, as when its last changes could not be saved yet. Empty if it ended well."""
+    async with world.db.read() as session:
+        vm = await session.get(Vm, job.vm_id) if job.vm_id is not None else None
+    return f" {vm.reason}" if vm is not None and vm.state == VmState.FAILED and vm.reason else ""
 
 
 async def _wait_for(work: asyncio.Future[None]) -> None:

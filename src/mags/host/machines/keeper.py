@@ -43,8 +43,9 @@ BREATH_S = 0.5
 """After a run, before its sync: runs that follow each other are synced together."""
 STILL_S = 3.0
 """A VM that stands still for so long is not waited for by who wants it synced."""
-AWAY_S = 240.0
-"""A VM that runs, but can't sync for so long after its end was wished, is not waited for. Less than control waits."""
+AWAY_S, LAST_SYNC_S = 60.0, 240.0
+"""A VM that runs, but can't sync after its end was wished, is not waited for longer than this: while the storage is
+away, and in all. Less than callers wait, and than control does."""
 RELEASE_S = 10.0
 """For the end of a lease, which runs out anyway."""
 SETTLE_S = 300.0
@@ -260,13 +261,19 @@ class Keeper:
 
     async def _hopeless(self, cell: Cell) -> None:
         """Returns when a VM that is to end won't sync any more: one that stands still can't."""
-        patience_s = self._machine.parts.settings.stall_patience_s
-        wished_at: float | None = None
+        machine = self._machine
+        patience_s = machine.parts.settings.stall_patience_s
+        wished_at = worked_at = time.monotonic()
         while cell.alive:
-            if self._machine.stop_wished.is_set():
-                wished_at = wished_at or time.monotonic()
-                if cell.vm.stall.lasted_s >= patience_s or time.monotonic() - wished_at >= AWAY_S:
-                    break
+            now = time.monotonic()
+            if not machine.stop_wished.is_set():
+                wished_at = worked_at = now
+            elif cell.vm.stall.lasted_s >= patience_s:
+                break
+            if self._storage_works():
+                worked_at = now
+            if now - worked_at >= AWAY_S or now - wished_at >= LAST_SYNC_S:
+                break
             await asyncio.sleep(LOOK_S)
 
     async def salvage(self) -> None:
@@ -323,9 +330,8 @@ class Keeper:
             log.error("VM %s ends without its last changes: %s", self._machine.vm_id, problem.message)
 
     async def _until_done(self, words: str, step: Callable[[], Awaitable[None]]) -> None:
+        await until_done(f"VM {self._machine.vm_id} can't {words}", step, self._storage_works)
+
+    def _storage_works(self) -> bool:
         attachments = self._machine.parts.attachments
-
-        def works() -> bool:
-            return attachments is not None and attachments.status == "ok"
-
-        await until_done(f"VM {self._machine.vm_id} can't {words}", step, works)
+        return attachments is not None and attachments.status == "ok"
