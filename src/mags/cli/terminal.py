@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 
 READ = 1 << 16
 FORWARDED = {"SIGINT": "INT", "SIGTERM": "TERM", "SIGHUP": "HUP", "SIGQUIT": "QUIT"}
+
+LEAVING = (signal.SIGINT, signal.SIGTERM)
+TIMES, WITHIN_S = 3, 2.0
+"""So often, within so many seconds, it means ourselves: the VM may stand still, or its host be away."""
 
 
 def window_size() -> tuple[int, int]:
@@ -73,7 +79,14 @@ def _feeding(process: Process, *, stdin: bool, terminal: bool) -> Iterator[None]
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
 
+    impatience: dict[int, deque[float]] = {}
+
     def noted(number: int, frame: object) -> None:
+        if number in LEAVING:
+            times = impatience.setdefault(number, deque(maxlen=TIMES))
+            times.append(time.monotonic())
+            if len(times) == TIMES and times[-1] - times[0] < WITHIN_S:
+                raise KeyboardInterrupt
         with contextlib.suppress(BlockingIOError):
             os.write(wake_write, bytes([number]))
 

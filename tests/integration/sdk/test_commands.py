@@ -124,6 +124,25 @@ def test_a_signal_reaches_the_command(environment: dict[str, str], box: str) -> 
     assert process.communicate(timeout=PATIENCE)[0] == b"got it\n" and process.returncode == 6
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_third_signal_in_a_row_is_meant_for_us(
+    environment: dict[str, str], box: str, number: signal.Signals
+) -> None:
+    process = subprocess.Popen(
+        [MAGS, "exec", box, "trap '' INT TERM; echo up; sleep 300"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    for _ in range(3):
+        assert process.poll() is None
+        process.send_signal(number)
+        time.sleep(0.1)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130 and b"Interrupted" in err
+
+
 def test_a_terminal_is_passed_through(environment: dict[str, str], box: str) -> None:
     """Raw both ways: size, a change of it, Ctrl-C as a key, and our terminal as it was at the end."""
     ours, theirs = pty.openpty()
