@@ -13,6 +13,7 @@ from mags.host.storage import juicefs
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.errors import StorageRefused, StorageUnavailable
+from mags.host.storage.mount import HANDOVER
 from mags.host.storage.s3 import S3
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.integration.storage.volumes import OpenEngine, until
@@ -67,11 +68,13 @@ async def test_killed_worker_is_replaced_and_open_files_stay_readable(engine: En
 async def test_mount_whose_processes_are_all_killed_is_made_anew(place: Path, open_engine: OpenEngine) -> None:
     engine = await open_engine(place)
     path = await keep_file(engine)
+    left = Path(HANDOVER.format(min(engine.mount._processes())))
+    assert left.is_socket()
     for pid in engine.mount._processes():
         os.kill(pid, signal.SIGKILL)
     await until(lambda: engine.mount.remounts == 1)
     await until(lambda: reads(path))
-    assert engine.mount.trouble == ""
+    assert engine.mount.trouble == "" and not left.exists()
 
 
 async def test_killed_supervisor_leaves_a_mount_that_works_and_can_be_unmounted(engine: Engine) -> None:
@@ -81,7 +84,7 @@ async def test_killed_supervisor_leaves_a_mount_that_works_and_can_be_unmounted(
     await asyncio.sleep(1.5)
     assert reads(path)
     await engine.close(unmount=True)
-    assert not path.exists()
+    assert not path.exists() and not Path(HANDOVER.format(leader)).exists()
 
 
 async def test_blocks_are_in_s3_when_a_file_is_closed(

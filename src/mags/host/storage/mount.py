@@ -35,6 +35,8 @@ CHECK_INTERVAL = 1.0
 CHECK_TIMEOUT = 30.0
 HEAL_DELAYS = (0.2, 1.0, 3.0, 10.0)
 LOG_LIMIT = 8 << 20
+HANDOVER = "/tmp/fuse_fd_comm.{}"
+"""A socket of JuiceFS's watchdog, by its pid; one that is killed leaves it behind."""
 
 
 class Mount:
@@ -138,7 +140,7 @@ class Mount:
 
     async def _unmount(self) -> None:
         """Unmount whatever is mounted at the point and end the recorded processes."""
-        pids = self._processes()
+        leader, pids = self._leader(), self._processes()
         if self._is_listed():
             try:
                 await run(["umount", self.point], timeout=UNMOUNT_TIMEOUT)
@@ -154,6 +156,8 @@ class Mount:
             if loop.time() > deadline:
                 _signal(pids, signal.SIGKILL)
             await asyncio.sleep(0.05)
+        if leader:
+            Path(HANDOVER.format(leader)).unlink(missing_ok=True)
         self._record.unlink(missing_ok=True)
 
     def _has_our_keys(self) -> bool:
@@ -174,15 +178,20 @@ class Mount:
         with open("/proc/self/mounts", "rb") as mounts:
             return any(line.split(b" ")[1].replace(b"\\040", b" ") == wanted for line in mounts)
 
-    def _processes(self) -> list[int]:
-        """The juicefs processes of our record: the leader of the session and those in it."""
+    def _leader(self) -> int:
+        """The juicefs process of our record, dead or alive; 0 if there is none."""
         try:
             record = json.loads(self._record.read_bytes())
             leader, started = int(record["pid"]), int(record["started"])
         except (OSError, ValueError, KeyError, TypeError):
+            return 0
+        return leader if _started(leader) in (started, 0) else 0  # the number belongs to somebody else by now
+
+    def _processes(self) -> list[int]:
+        """The leader of the session and those in it."""
+        leader = self._leader()
+        if not leader:
             return []
-        if _started(leader) not in (started, 0):
-            return []  # the number belongs to somebody else by now
         found = []
         for entry in os.scandir("/proc"):
             if entry.name.isdigit() and _session(int(entry.name)) == leader:
