@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_PASSES = 20, MAX_SESSIONS = 512 };
+// PID_MAX: the kernel's own limit (PID_MAX_LIMIT).
+enum { MAX_PASSES = 20, MAX_SESSIONS = 512, PID_MAX = 1 << 22 };
 
 struct found {
     char state;
@@ -53,10 +55,19 @@ struct target {
     bool found;
 };
 
+static uint8_t struck[PID_MAX / 8]; // a bit for each process, all clear between two uses
+static size_t struck_low, struck_high;
+
 static void kill_member(pid_t pid, const struct found *found, void *context) {
     struct target *target = context;
-    if (found->session != target->leader || found->state == 'Z' || found->state == 'X')
+    if (found->session != target->leader || found->state == 'Z' || found->state == 'X' || pid <= 0 || pid >= PID_MAX)
         return;
+    uint8_t bit = (uint8_t)(1u << pid % 8);
+    if (struck[pid / 8] & bit)
+        return; // it is dying, which takes its time where there are many
+    struck[pid / 8] |= bit;
+    struck_low = struck_high && struck_low < (size_t)pid / 8 ? struck_low : (size_t)pid / 8;
+    struck_high = struck_high > (size_t)pid / 8 + 1 ? struck_high : (size_t)pid / 8 + 1;
     target->found = true;
     kill(pid, SIGKILL);
 }
@@ -65,13 +76,15 @@ void session_kill(pid_t leader) {
     if (leader <= 1)
         return;
     kill(-leader, SIGKILL);
-    // What is killed may have just forked: go on until nothing is found.
+    // What is killed may have just forked: go on until nothing new is found.
     struct target target = {.leader = leader, .found = true};
     for (int pass = 0; pass < MAX_PASSES && target.found; pass++) {
         target.found = false;
         if (!visit(kill_member, &target))
-            return;
+            break;
     }
+    memset(struck + struck_low, 0, struck_high - struck_low);
+    struck_low = struck_high = 0;
 }
 
 struct sums {
