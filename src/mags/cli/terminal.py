@@ -31,9 +31,9 @@ TIMES, WITHIN_S = 3, 2.0
 
 
 def window_size() -> tuple[int, int]:
-    """(rows, columns) of our terminal."""
+    """(rows, columns) of our terminal. One that nobody has told its size (`expect`, a container's) has none."""
     columns, rows = os.get_terminal_size(sys.stdin.fileno())
-    return rows, columns
+    return rows or 24, columns or 80
 
 
 def check_terminal() -> None:

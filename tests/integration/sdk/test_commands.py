@@ -143,6 +143,23 @@ def test_the_third_signal_in_a_row_is_meant_for_us(
     assert process.returncode == 130 and b"Interrupted" in err
 
 
+def test_a_terminal_without_a_size_has_the_usual_one(environment: dict[str, str], box: str) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        done = subprocess.run(
+            [MAGS, "exec", "-t", box, "stty size"],
+            env=environment,
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, b"24 80\r\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_a_terminal_is_passed_through(environment: dict[str, str], box: str) -> None:
     """Raw both ways: size, a change of it, Ctrl-C as a key, and our terminal as it was at the end."""
     ours, theirs = pty.openpty()
