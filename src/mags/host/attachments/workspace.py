@@ -53,6 +53,7 @@ class Workspace:
         """What the guest is to mount; reachable after `serve`."""
         self._attached, self._exports, self._publish, self._interval = attached, exports, publish, interval
         self._hearing, self._stale = hearing, False
+        self._announced = False
         self._syncer: Syncer | None = None
         self._vm: Vm | None = None
 
@@ -182,9 +183,11 @@ class Workspace:
 
     async def _announce(self) -> None:
         """Tell control of a fork's first generation, and of what it missed."""
-        if not self.discard and self._attached.generation > self._attached.attachment.generation:
+        told = self._announced or self.discard
+        if not told and self._attached.generation > self._attached.attachment.generation:
             await self._tell(self._attached.generation, 0)
             await self._attached.committed(self._attached.generation)
+        self._announced = True
 
     async def _commit(self, synced: Synced, used: int) -> None:
         attachment = self._attached.attachment

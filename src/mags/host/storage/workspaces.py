@@ -137,8 +137,10 @@ class Workspaces:
                 writes.append(lambda: generations.write_manifest(manifest))
             if new:
                 writes.append(lambda: self._lease(generations, lease))
-            # At once: each waits for the object store.
-            await asyncio.gather(*(self.work(write) for write in writes))
+            # At once, as each waits for the object store. If one fails, the other is waited for: it must not come late.
+            for outcome in await asyncio.gather(*(self.work(write) for write in writes), return_exceptions=True):
+                if outcome is not None:
+                    raise outcome
             return lease
 
         def begun() -> bool:
