@@ -104,7 +104,8 @@ class Workspace:
         return Permit.NO
 
     async def begin(self, vm: Vm, guest: Callable[[], Guest]) -> None:
-        """Follow the changes of a VM's disk. Before the guest may write: configured, or thawed after a wake.
+        """Tell control of a fork, and follow the changes of a VM's disk. Before the guest may write: configured, or
+        thawed after a wake.
 
         guest: gives the channel to the agent, as it is at that moment.
         """

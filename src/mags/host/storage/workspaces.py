@@ -98,7 +98,7 @@ class Workspaces:
         """Give a workspace to a VM: its lease, the image to start from, and its /jfs.
 
         A fork (base without discard) has a first generation at once (`Attached.generation`): commit it before the
-        VM starts. GenerationMissing, StaleEpoch, StorageError, StorageUnavailable.
+        guest may write. GenerationMissing, StaleEpoch, StorageError, StorageUnavailable.
         """
         if not is_id(vm_id):
             raise StorageError(f"{vm_id!r} is not the id of a VM.")
