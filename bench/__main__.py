@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 
 from bench.table import Row, as_json, as_table
-from tests.kit import installation, sessions
+from tests.kit import sessions
 
 GROUPS = {
     "core": "bench.core",
@@ -52,7 +52,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     if load > 0.7:
         print(f"bench: the machine is busy (load {load:.1f}); the numbers are upper bounds", file=sys.stderr)
-    end = sessions.begin(sessions.place(installation.KIND))
+    end = sessions.begin(sessions.place(sessions.FOLDERS))
     missed = False
     for name in groups:
         rows = asyncio.run(_measure(name, parts))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from mags.kit.children import Child
 from mags.kit.process import run
 from mags.kit.programs import find
 from tests.integration.edge.world import free_port
+from tests.kit import sessions
 from tests.kit.nats_server import nats_server
 from tests.kit.scripted_edge_host import ScriptedControl, ScriptedHost
 
@@ -59,8 +58,7 @@ async def ask(port: int, host: str, requests: int, connections: int) -> tuple[fl
 @asynccontextmanager
 async def setting() -> AsyncIterator[tuple[int, int]]:
     """Ports of Caddy before the backend, and of an edge whose name "shop" leads there."""
-    folder = Path(tempfile.mkdtemp(prefix="mags-bench-", dir="/tmp"))
-    try:
+    with sessions.folder() as folder:
         async with AsyncExitStack() as stack:
             backend_port = await stack.enter_async_context(a_backend())
             straight_port, edge_port = free_port(), free_port()
@@ -87,8 +85,6 @@ async def setting() -> AsyncIterator[tuple[int, int]]:
             }
             await child(stack, folder, "edge", [sys.executable, "-m", "mags.edge"], edge_port, environment)
             yield straight_port, edge_port
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager

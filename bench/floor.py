@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from mags.host.vmm.qemu import QemuVmm
 from mags.host.vmm.qemu import process as processes
 from mags.host.vmm.qemu.process import Inheritance
 from mags.host.vmm.qemu.qmp import Qmp
-from tests.kit import vms
+from tests.kit import sessions, vms
 
 CLONES = 20
 ECHOES = 30
@@ -35,10 +34,10 @@ async def measure() -> tuple[list[Row], Row]:
     images = await vms.open_images()
     vmm = await vms.open_vmm(images)
     await vmm.warm(SPEC)
-    with tempfile.TemporaryDirectory(prefix="mags-bench-", dir="/tmp") as folder:
-        starts = [await _start(vmm, Path(folder) / f"q{number}") for number in range(CLONES)]
+    with sessions.folder() as folder:
+        starts = [await _start(vmm, folder / f"q{number}") for number in range(CLONES)]
         rows = [row(SPEED, "ms", [_sum() for _ in range(CLONES)]), row("QEMU: start to monitor ready", "ms", starts)]
-        more, baseline = await _clones(vmm, Path(folder))
+        more, baseline = await _clones(vmm, folder)
     return [*rows, *more, baseline], baseline
 
 

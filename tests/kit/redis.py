@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.kit import sessions
 
 DEADLINE = 60.0
 
@@ -57,8 +58,8 @@ class Redis:
 @contextmanager
 def redis() -> Iterator[Redis]:
     """A server that runs for the time of the block."""
-    with tempfile.TemporaryDirectory(prefix="mags-redis-", ignore_cleanup_errors=True) as folder:
-        server = Redis(Path(folder))
+    with sessions.folder() as folder:
+        server = Redis(folder)
         server.start()
         try:
             yield server

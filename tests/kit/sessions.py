@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from mags.host.network.claims import ID_FILE, owners
 SESSIONS = Path("/tmp/mags-test-sessions")
 RUNTIME = Path("/run/mags")
 VARIABLE = "MAGS_TEST_SESSION"
+FOLDERS = "mi"
+"""Kind of the place that every session has, for `new_folder`."""
 
 
 def current() -> str:
@@ -36,10 +39,30 @@ def place(kind: str) -> Path:
     return Path(f"/tmp/{kind}-{current()[:8]}")
 
 
+def new_folder() -> Path:
+    """A directory in our place, for whoever needs short paths, or leaves more than files: what an interrupted session
+    has left below goes when the next one begins. Others may look for what they know in it."""
+    parent = place(FOLDERS)
+    parent.mkdir(exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix="", dir=parent))
+    made.chmod(0o755)
+    return made
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """The same for the time of the block."""
+    made = new_folder()
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def begin(*places: Path) -> Callable[[], None]:
     """From now on we live, until the answer is called; the places are ours. Nothing of dead sessions is left.
 
-    One that was interrupted may have left networks, whose locks it still holds: then it counts as dead.
+    One that was interrupted may have left something, and still hold its locks: then it counts as dead.
     """
     SESSIONS.mkdir(exist_ok=True)
     mine = SESSIONS / current()
@@ -56,7 +79,9 @@ def begin(*places: Path) -> Callable[[], None]:
                     file.unlink()
 
     def end() -> None:
-        if not within_another and not _networks(places):
+        if not within_another and _left(places):  # interrupted
+            _clear(mine)
+        if not within_another and not _left(places):
             mine.unlink(missing_ok=True)
             for one in places:
                 with suppress(OSError):  # none, or not empty
@@ -96,7 +121,7 @@ def _places(file: Path) -> set[Path]:
 
 
 def _clear(file: Path) -> None:
-    for pid in processes(file.name):
+    for pid in set(processes(file.name)) - _lineage():
         with suppress(ProcessLookupError):
             descriptor = os.pidfd_open(pid)
             try:
@@ -109,17 +134,34 @@ def _clear(file: Path) -> None:
         if found.is_dir():
             asyncio.run(_clear_place(found))
             shutil.rmtree(found, ignore_errors=True)
+    asyncio.run(remains.clear_abandoned(RUNTIME))  # of states that were removed under their programs
 
 
-def _networks(places: Sequence[Path]) -> list[Path]:
-    """States in these places that have networks."""
-    return [state for _, state in owners(RUNTIME) if any(state.is_relative_to(one.absolute()) for one in places)]
+def _left(places: Sequence[Path]) -> bool:
+    """Whether there are processes of ours, networks of states in these places, or files in the one for folders."""
+    ours = [one.absolute() for one in places]
+    networks = any(state.is_relative_to(one) for _, state in owners(RUNTIME) for one in ours)
+    return networks or bool(others()) or any(place(FOLDERS).glob("*"))
 
 
 async def _clear_place(found: Path) -> None:
     await remains.end_below(found)
     for id_file in found.rglob(ID_FILE):
         await remains.clear(id_file.parent, RUNTIME, lock_timeout=30)
+
+
+def others() -> list[int]:
+    """Pids of what this session has started and that still runs, but for ourselves and our ancestors."""
+    return sorted(set(processes(current())) - _lineage())
+
+
+def _lineage() -> set[int]:
+    """Our pid and our ancestors'."""
+    found, pid = set[int](), os.getpid()
+    while pid > 1:
+        found.add(pid)
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return found
 
 
 def processes(session: str) -> list[int]:

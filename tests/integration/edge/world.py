@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ import httpx
 from mags.edge.app import Edge
 from mags.edge.config import Settings
 from mags.kit import nats
+from tests.kit import sessions
 from tests.kit.nats_server import nats_server
 from tests.kit.scripted_edge_host import ScriptedControl, ScriptedHost
 
@@ -105,8 +104,7 @@ class World:
 @asynccontextmanager
 async def a_world() -> AsyncIterator[World]:
     # Not tmp_path: the paths of sockets must stay short.
-    folder = Path(tempfile.mkdtemp(prefix="mags-edge-", dir="/tmp"))
-    try:
+    with sessions.folder() as folder:
         async with AsyncExitStack() as stack:
             (folder / "nats").mkdir()
             (folder / "home").mkdir()
@@ -122,5 +120,3 @@ async def a_world() -> AsyncIterator[World]:
             await control.start()
             stack.push_async_callback(host.aclose)
             yield World(folder, url, host, control, stack, server)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

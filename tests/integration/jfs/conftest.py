@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,12 +13,13 @@ from mags.host.jfs import Export, Exports
 from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from tests.integration.jfs.client import Client
+from tests.kit import sessions
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="mags-jfs-", ignore_cleanup_errors=True) as directory:
-        yield Path(directory)
+    with sessions.folder() as directory:
+        yield directory
 
 
 @pytest_asyncio.fixture

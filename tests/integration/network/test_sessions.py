@@ -71,3 +71,23 @@ def test_a_killed_session_leaves_nothing_to_the_next(tmp_path: Path) -> None:
         environment = {**os.environ, sessions.VARIABLE: os.urandom(8).hex(), "PYTHONPATH": os.pathsep.join(sys.path)}
         subprocess.run([sys.executable, "-c", sweep], env=environment, check=True, timeout=120)
     assert living.has_nothing()
+
+
+INTERRUPTED = """
+import subprocess
+from tests.kit import sessions
+
+end = sessions.begin(sessions.place(sessions.FOLDERS))
+(sessions.new_folder() / "file").write_text("left")
+child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+end()
+print(child.wait(timeout=30), sessions.place(sessions.FOLDERS).exists(), flush=True)
+"""
+
+
+def test_an_interrupted_session_takes_away_what_its_tests_have_left() -> None:
+    own = os.urandom(8).hex()
+    environment = {**os.environ, sessions.VARIABLE: own, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, timeout=120)
+    assert done.stdout == b"-9 False\n", done.stderr.decode()
+    assert not (sessions.SESSIONS / own).exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,14 +13,15 @@ from mags.host.storage.config import StorageSettings
 from mags.host.storage.engine import Engine
 from mags.host.storage.seaweedfs import SeaweedFS
 from tests.integration.storage.volumes import OpenEngine
+from tests.kit import sessions
 from tests.kit.objectstore import new_volume
 
 
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory of its own, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="mags-st-", ignore_cleanup_errors=True) as directory:
-        yield Path(directory)
+    with sessions.folder() as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import subprocess
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -31,7 +30,7 @@ from mags.host.vmm.qemu.vm import QemuVm
 from mags.host.vmm.spec import WorkDisk
 from mags.protocol.ids import new_id
 from mags.protocol.messages import Attachment, Synced
-from tests.kit import vms
+from tests.kit import sessions, vms
 from tests.kit.host_fixtures import image_cache
 from tests.kit.objectstore import new_volume
 
@@ -154,10 +153,9 @@ class Bench:
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="mags-ws-", ignore_cleanup_errors=True) as directory:
-        Path(directory).chmod(0o755)  # users of hypervisors find their files there
-        yield Path(directory)
-        for mount in Path(directory).glob("*/mnt"):  # what a program left to its successor
+    with sessions.folder() as directory:
+        yield directory
+        for mount in directory.glob("*/mnt"):  # what a program left to its successor
             subprocess.run(["umount", "-l", mount], check=False, capture_output=True, timeout=60)
 
 
