@@ -18,8 +18,9 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(400)]
 COLLECT_S = 1
 DEADLINE_S = 120.0
 QUIET_S = 8.0
-SLACK = 1 << 20
-"""Bytes."""
+SLACK = 5 << 20
+"""Bytes: a block (4 MiB) that JuiceFS joins from those of what stays, on a busy machine after we have looked; the small
+ones that it is made of go with the generation that they belong to. What was deleted has six times as much."""
 
 
 @pytest.fixture(scope="module")
